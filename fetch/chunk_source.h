@@ -1,0 +1,48 @@
+// Where chunks come from: one small interface, and decorators that each add one behaviour (DESIGN.md §5).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "common/result.h"
+#include "common/units.h"
+#include "image-format/image_map.h"
+
+namespace banyan::fetch {
+
+// Demand: a reader waits. Prefetch: the profile or read-ahead expects a reader. Fill: the rest, when nothing else wants the link.
+enum class Priority : uint8_t { kDemand = 0, kPrefetch = 1, kFill = 2 };
+
+using Clock = std::chrono::steady_clock;
+
+struct ChunkRequest {
+  std::shared_ptr<const image_format::Device> device;
+  ChunkRange chunks;  // not empty; adjacent chunks travel as one range
+  Priority priority = Priority::kDemand;
+  Clock::time_point deadline = Clock::time_point::max();
+};
+
+// A chunk's compressed bytes.
+using ChunkBytes = std::vector<std::byte>;
+
+// Called exactly once for each chunk of a request, in order, on a thread of the source's choosing; never while the source
+// holds a lock. It must not block.
+using OnChunk = std::function<void(ChunkIndex, Result<ChunkBytes>)>;
+
+// Internally synchronised.
+class ChunkSource {
+ public:
+  virtual ~ChunkSource() = default;
+  // Starts the fetch and returns at once. Errors: kUnavailable and kDeadlineExceeded are worth another try elsewhere,
+  // kNotFound, kPermissionDenied and kUnauthenticated are this source's final word, kDataLoss means that wrong bytes came.
+  // A source that is destroyed first answers what is outstanding with kCancelled.
+  virtual void Fetch(ChunkRequest request, OnChunk on_chunk) = 0;
+  // For counters and messages: "registry", "parent", …. Static storage.
+  virtual std::string_view name() const = 0;
+};
+
+}  // namespace banyan::fetch

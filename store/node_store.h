@@ -1,0 +1,129 @@
+// The node store: what this node has of images, on disk, within a byte budget.
+//
+//   <root>/blobs/sha256/<hex>    compressed data blobs (sparse: only the chunks that are here) and whole small blobs
+//   <root>/devices/<hex>         data devices (sparse), <hex> being the data blob's digest
+//   <root>/index/                RocksDB: chunk tables, presence bitmaps, chunk digest → places, use counts
+//
+// Presence is kept in memory and written whole, in batches at most `flush_interval` apart, after the data themselves are on
+// stable storage (fdatasync): a power cut can forget chunks, never invent them. DESIGN.md §4.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "common/digest.h"
+#include "common/result.h"
+#include "common/unique_fd.h"
+#include "common/units.h"
+#include "image-format/image_map.h"
+
+namespace banyan::store {
+
+// Keeps chunks of one layer where they are (no eviction, no punching) for as long as it lives. Movable. Thread-safe to
+// destroy anywhere.
+class ChunkLease {
+ public:
+  ChunkLease() = default;
+  explicit ChunkLease(std::shared_ptr<void> hold) : hold_(std::move(hold)) {}
+
+ private:
+  std::shared_ptr<void> hold_;
+};
+
+// One layer's data in the store. Internally synchronised. Blocking calls do local disk I/O only.
+class StoredLayer {
+ public:
+  virtual ~StoredLayer() = default;
+
+  // The device's chunk table and digests; valid as long as this layer.
+  virtual const image_format::Device& device() const = 0;
+  // A descriptor of the sparse device file (its size is device().device_bytes()), open as long as this layer.
+  virtual int device_fd() const = 0;
+  virtual const std::string& device_path() const = 0;
+
+  // Whether the chunk's blocks are in the device file. Only a lease makes the answer last.
+  virtual bool Has(ChunkIndex chunk) const = 0;
+  // Whether all of them are.
+  virtual bool complete() const = 0;
+  virtual uint64_t present_bytes() const = 0;
+
+  // Leases all chunks of `range` if all are present; nullopt otherwise.
+  virtual std::optional<ChunkLease> Lease(ChunkRange range) = 0;
+
+  // Puts a chunk's blocks in place. The caller has checked their digest. Already present: does nothing.
+  // kResourceExhausted when neither eviction nor the disk gives the room: the chunk is then not stored, and nothing else
+  // changed; serve it from memory.
+  virtual Status PutBlocks(ChunkIndex chunk, std::span<const std::byte> blocks) = 0;
+  // The same for its compressed form, kept for peers and for later decompression.
+  virtual Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) = 0;
+  // kNotFound when absent. The bytes are as the disk gave them: check them.
+  virtual Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) = 0;
+
+  // Looks for the chunk's block digest in the other layers' devices and copies it here (checked). False: no other layer has it.
+  virtual Result<bool> CopyFromOther(ChunkIndex chunk) = 0;
+
+  // Forgets a chunk that was found bad, in both forms.
+  virtual void Drop(ChunkIndex chunk) = 0;
+
+  // Counts a use, for eviction.
+  virtual void Touch() = 0;
+  // While at least one Mounted is alive, eviction takes only single chunks of this layer, and last of all.
+  virtual std::shared_ptr<void> HoldMounted() = 0;
+  // For a mount straight on the device file: while the result is alive nothing of the file is punched, truncated or rewritten.
+  // kFailedPrecondition unless complete.
+  virtual Result<std::shared_ptr<void>> PinWhole() = 0;
+};
+
+struct StoreUsage {
+  uint64_t blob_bytes = 0;    // allocated on disk
+  uint64_t device_bytes = 0;  // allocated on disk
+  uint64_t budget_bytes = 0;
+};
+
+struct ScrubReport {
+  uint64_t chunks_checked = 0;
+  std::vector<std::string> bad_chunks;  // "chunk 17 of layer sha256:…"
+};
+
+// Internally synchronised. One process at a time holds a root (a lock file says so).
+class NodeStore {
+ public:
+  struct Options {
+    std::string root;
+    uint64_t budget_bytes = 64 * kGiB;
+    std::chrono::milliseconds flush_interval{1000};
+    // Eviction waits for StartEviction(), so that pins can be rebuilt from the mount table first.
+    bool defer_eviction = false;
+  };
+
+  // kFailedPrecondition when another process holds the root. A damaged index is set aside with a warning and begun anew.
+  static Result<std::unique_ptr<NodeStore>> Open(Options options);
+  virtual ~NodeStore() = default;
+
+  // The layer's handle: the one that is open, or one made from disk, or a new empty one. `device` must agree with what the
+  // store has under that blob digest (kDataLoss otherwise).
+  virtual Result<std::shared_ptr<StoredLayer>> OpenLayer(const image_format::Device& device) = 0;
+
+  // Whole small blobs (maps, metadata, manifests, configurations). Checked against their digest on the way in.
+  virtual Status PutBlob(const Digest& digest, std::span<const std::byte> data) = 0;
+  // Read whole and checked against its digest: a blob that rotted on disk is removed and kNotFound returned, so that it is
+  // fetched again.
+  virtual Result<std::string> GetBlob(const Digest& digest) = 0;
+
+  // Re-reads every present chunk against its block digest, at most `bytes_per_second` (0: no limit); drops and names the bad.
+  virtual Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) = 0;
+
+  virtual void StartEviction() = 0;
+  virtual StoreUsage usage() const = 0;
+  // Makes everything put so far survive a power cut.
+  virtual Status Flush() = 0;
+};
+
+}  // namespace banyan::store
