@@ -14,7 +14,8 @@
 
 namespace banyan::fetch {
 
-// Demand: a reader waits. Prefetch: the profile or read-ahead expects a reader. Fill: the rest, when nothing else wants the link.
+// Demand: a reader waits. Prefetch: the profile or read-ahead expects a reader. Fill: the rest, when nothing else wants
+// the link.
 enum class Priority : uint8_t { kDemand = 0, kPrefetch = 1, kFill = 2 };
 
 using Clock = std::chrono::steady_clock;
@@ -29,8 +30,8 @@ struct ChunkRequest {
 // A chunk's compressed bytes.
 using ChunkBytes = std::vector<std::byte>;
 
-// Called exactly once for each chunk of a request, in order, on a thread of the source's choosing; never while the source
-// holds a lock. It must not block.
+// Called exactly once for each chunk of a request, in order, on a thread of the source's choosing; never while the
+// source holds a lock. It must not block.
 using OnChunk = std::function<void(ChunkIndex, Result<ChunkBytes>)>;
 
 // Internally synchronised.
@@ -38,8 +39,8 @@ class ChunkSource {
  public:
   virtual ~ChunkSource() = default;
   // Starts the fetch and returns at once. Errors: kUnavailable and kDeadlineExceeded are worth another try elsewhere,
-  // kNotFound, kPermissionDenied and kUnauthenticated are this source's final word, kDataLoss means that wrong bytes came.
-  // A source that is destroyed first answers what is outstanding with kCancelled.
+  // kNotFound, kPermissionDenied and kUnauthenticated are this source's final word, kDataLoss means that wrong bytes
+  // came. A source that is destroyed first answers what is outstanding with kCancelled.
   virtual void Fetch(ChunkRequest request, OnChunk on_chunk) = 0;
   // For counters and messages: "registry", "parent", …. Static storage.
   virtual std::string_view name() const = 0;

@@ -12,8 +12,8 @@
 
 namespace banyan::fetch {
 
-// The bytes of one read: either a range of a file, kept in place by leases for as long as the view lives, or (when the disk
-// is full) memory. Movable.
+// The bytes of one read: either a range of a file, kept in place by leases for as long as the view lives, or (when the
+// disk is full) memory. Movable.
 struct ReadView {
   int fd = -1;  // -1: the bytes are in `memory`
   uint64_t offset = 0;
@@ -32,8 +32,9 @@ class LazyLayer {
  public:
   virtual ~LazyLayer() = default;
   virtual uint64_t size_bytes() const = 0;
-  // Calls `done` once, possibly before returning, on any thread, when device bytes `range` (not empty, within the device) can
-  // be given; it must not block. Fails only after every source has failed for the scheduler's read_timeout, or when cancelled.
+  // Calls `done` once, possibly before returning, on any thread, when device bytes `range` (not empty, within the
+  // device) can be given; it must not block. Fails only after every source has failed for the scheduler's read_timeout,
+  // or when cancelled.
   virtual ReadId Read(ByteRange range, OnRead done) = 0;
   // Answers every outstanding read, and every later one, with kCancelled. For unmounting.
   virtual void CancelAll() = 0;
