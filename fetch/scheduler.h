@@ -42,11 +42,11 @@ class Scheduler {
   };
 
   struct Options {
-    Executor& executor;                       // for disk I/O, digests and decoding; must outlive the scheduler
-    Timer* timer = nullptr;                   // must outlive the scheduler; null: one of its own
-    ClassLimits demand{64 * kMiB, 4 * kMiB};  // the window is each layer's own
-    ClassLimits prefetch{8 * kMiB, 4 * kMiB};
-    ClassLimits fill{4 * kMiB, 1 * kMiB};
+    Executor& executor;                              // for disk I/O, digests and decoding; must outlive the scheduler
+    Timer* timer = nullptr;                          // must outlive the scheduler; null: one of its own
+    ClassLimits demand_limits{64 * kMiB, 4 * kMiB};  // the window is each layer's own
+    ClassLimits prefetch_limits{8 * kMiB, 4 * kMiB};
+    ClassLimits fill_limits{4 * kMiB, 1 * kMiB};
     std::chrono::milliseconds read_timeout{5 * 60 * 1000};
     // A request that is unanswered for so long, plus its bytes at 128 KiB/s, is given up and tried again.
     std::chrono::milliseconds attempt_timeout{10'000};
