@@ -1,0 +1,1 @@
+set(CONVERT_SOURCES chunk_table.cc chunk_table_proto.cc)
