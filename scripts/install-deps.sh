@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 packages that Banyan is built, tested and linted with. Does nothing when all of them are there.
+set -euo pipefail
+
+packages=(
+  # Build.
+  cmake ninja-build g++ ccache pkg-config git ca-certificates
+  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libboost-dev librocksdb-dev libfuse3-dev
+  libzstd-dev libssl-dev libisal-dev libxxhash-dev libcurl4-openssl-dev libspdlog-dev libfmt-dev libcli11-dev
+  nlohmann-json3-dev libexpected-dev libgtest-dev libgmock-dev libbenchmark-dev
+  # Run: fusermount3, and what `banyan` and the scripts call.
+  fuse3 iproute2 kmod procps
+  # Test: images, a registry, the tools whose answers ours are compared with.
+  mmdebstrap umoci skopeo docker-registry apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
+  runc fio cpio busybox-static qemu-system-x86
+  # Lint and fuzz.
+  clang clang-format clang-tidy lld libclang-rt-14-dev
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then exit 0; fi
+
+sudo=()
+if ((EUID != 0)); then sudo=(sudo -n); fi
+export DEBIAN_FRONTEND=noninteractive
+apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600)
+echo "installing: ${missing[*]}"
+"${apt[@]}" update -qq </dev/null
+"${apt[@]}" install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" </dev/null

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Makes a test image as an OCI layout.
+#
+#   make_image.sh NAME [OUT]      prints `oci:DIR:NAME`
+#
+# NAME: base, python, scipy, node, jre (Debian packages, through the machine's own apt sources), layers127, adversarial,
+# adversarial-umoci (written byte by byte). Images are made once and kept under ${BANYAN_CACHE:-/var/cache/banyan-test-images},
+# keyed by a hash of the scripts that made them; concurrent makers wait for each other. Without OUT the answer names the
+# cached layout, which must not be written to; with OUT the image is copied to that directory (added, if it is a layout).
+set -euo pipefail
+shopt -s inherit_errexit
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${BANYAN_CACHE:-/var/cache/banyan-test-images}
+name=${1:?"usage: make_image.sh NAME [OUT]"}
+out=${2:-}
+
+# Which scripts decide the bytes of an image; their hash is part of its directory's name.
+inputs() {
+  case $1 in
+    base | python | scipy | node | jre) echo debian.sh oci_layout.py ;;
+    layers127) echo debian.sh oci_layout.py tar_writer.py layers127.py ;;
+    adversarial | adversarial-umoci) echo oci_layout.py tar_writer.py adversarial.py ;;
+    *) echo "make_image.sh: unknown image '$1'" >&2; return 1 ;;
+  esac
+}
+
+directory_of() {
+  local files
+  files=$(inputs "$1")
+  # shellcheck disable=SC2086
+  echo "$cache/$1-$(cd "$here" && sha256sum $files | sha256sum | cut -c1-16)"
+}
+
+make() {
+  local image=$1 directory=$2
+  case $image in
+    base) "$here/debian.sh" base "$directory" ;;
+    python | node | jre) "$here/debian.sh" "$image" "$directory" "$(ensure base)" ;;
+    scipy) "$here/debian.sh" scipy "$directory" "$(ensure python)" ;;
+    layers127) python3 "$here/layers127.py" "$directory" "$(ensure base)" ;;
+    adversarial | adversarial-umoci) python3 "$here/adversarial.py" layout "$image" "$directory" ;;
+  esac
+}
+
+# Prints the directory of a finished image, making it first if need be. Only a finished image bears its final name.
+ensure() {
+  local image=$1 directory
+  directory=$(directory_of "$image")
+  if [[ ! -d $directory ]]; then
+    mkdir -p "$cache"
+    (
+      flock 9
+      if [[ ! -d $directory ]]; then
+        local started=$SECONDS
+        rm -rf "$directory.making"
+        make "$image" "$directory.making" >&2 9>&-
+        mv "$directory.making" "$directory"
+        echo "made image $image in $((SECONDS - started)) s" >&2
+      fi
+    ) 9>"$cache/.$image.lock"
+  fi
+  echo "$directory"
+}
+
+layout=$(ensure "$name")
+if [[ -n $out ]]; then
+  mkdir -p "$out/blobs/sha256"
+  cp -n "$layout"/blobs/sha256/* "$out/blobs/sha256/"
+  cp "$layout/oci-layout" "$out/"
+  if [[ -f $out/index.json ]]; then
+    jq -s --arg tag "$name" '.[0].manifests = [.[0].manifests[]
+        | select(.annotations["org.opencontainers.image.ref.name"] != $tag)] + .[1].manifests | .[0]' \
+      "$out/index.json" "$layout/index.json" >"$out/index.json.new"
+    mv "$out/index.json.new" "$out/index.json"
+  else
+    cp "$layout/index.json" "$out/"
+  fi
+  layout=$out
+fi
+echo "oci:$layout:$name"
