@@ -1,0 +1,156 @@
+#include "cli/agent_client.h"
+
+#include <fcntl.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
+
+#include "common/file_io.h"
+
+namespace banyan::cli {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::system_clock;
+
+constexpr int kMaxMessageBytes = 64 << 20;
+constexpr seconds kStartTimeout{10};
+
+Error FromGrpc(const grpc::Status& status) {
+  return Error{static_cast<Code>(status.error_code()), status.error_message()};
+}
+
+Result<std::string> SocketPath(const std::string& data_root) {
+  std::string path = data_root + "/agent.sock";
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return Fail(Code::kInvalidArgument,
+                fmt::format("data root {} is too long for a unix socket below it: choose a shorter one", data_root));
+  }
+  return path;
+}
+
+std::string ProgramBesideThisOne(const std::string& name) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? name : (self.parent_path() / name).string();
+}
+
+// Starts the keeper with the agent below it, detached from this terminal, logging to <data-root>/agent.log.
+Status StartAgent(const std::string& data_root) {
+  const std::string log_path = data_root + "/agent.log";
+  BANYAN_ASSIGN(const UniqueFd log, OpenFile(log_path, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  BANYAN_ASSIGN(const UniqueFd null, OpenFile("/dev/null", O_RDWR));
+  const std::string keeper_socket = data_root + "/keeper.sock";
+  std::vector<std::string> words = {ProgramBesideThisOne("banyan-keeper"),
+                                    "--socket",
+                                    keeper_socket,
+                                    "--supervise",
+                                    "--",
+                                    ProgramBesideThisOne("banyan-peer-agent"),
+                                    "--data-root",
+                                    data_root,
+                                    "--keeper",
+                                    keeper_socket,
+                                    "--exit-when-idle"};
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+
+  const pid_t child = ::fork();
+  if (child < 0) return FailErrno("fork", errno);
+  if (child == 0) {
+    // Twice, so that init inherits the keeper and this process has no child to wait for.
+    ::setsid();
+    if (::fork() != 0) ::_exit(0);
+    ::dup2(null.get(), 0);
+    ::dup2(log.get(), 1);
+    ::dup2(log.get(), 2);
+    ::execv(arguments[0], arguments.data());
+    ::dprintf(2, "start %s: %s\n", arguments[0], std::strerror(errno));
+    ::_exit(127);
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return {};
+}
+
+template <typename Reply, typename Request, typename Method>
+Result<Reply> Call(proto::agent::Agent::Stub& stub, Method method, const Request& request) {
+  grpc::ClientContext context;
+  Reply reply;
+  const grpc::Status status = (stub.*method)(&context, request, &reply);
+  if (!status.ok()) return Fail(FromGrpc(status));
+  return reply;
+}
+
+}  // namespace
+
+Result<AgentClient> AgentClient::Connect(const std::string& data_root) {
+  BANYAN_ASSIGN(const std::string path, SocketPath(data_root));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const auto channel = grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments);
+  if (::access(path.c_str(), F_OK) != 0 || !channel->WaitForConnected(system_clock::now() + milliseconds(500))) {
+    return Fail(Code::kUnavailable, fmt::format("no agent answers at {}", path));
+  }
+  return AgentClient(channel);
+}
+
+Result<AgentClient> AgentClient::ConnectOrStart(const std::string& data_root) {
+  if (auto client = Connect(data_root); client || client.error().code != Code::kUnavailable) return client;
+  if (::geteuid() != 0) {
+    return Fail(Code::kPermissionDenied, "mounting needs root: run this command as root");
+  }
+  BANYAN_TRY(MakeDirectories(data_root, 0755));
+  BANYAN_TRY(StartAgent(data_root));
+  const auto deadline = std::chrono::steady_clock::now() + kStartTimeout;
+  while (true) {
+    auto client = Connect(data_root);
+    if (client) return client;
+    if (std::chrono::steady_clock::now() > deadline) {
+      return Fail(Code::kUnavailable,
+                  fmt::format("the agent did not start within {} s: see {}/agent.log", kStartTimeout.count(), data_root));
+    }
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+}
+
+Result<proto::agent::MountReply> AgentClient::Mount(const proto::agent::MountRequest& request) {
+  return Call<proto::agent::MountReply>(*stub_, &proto::agent::Agent::Stub::Mount, request);
+}
+
+Status AgentClient::Umount(const std::string& directory) {
+  proto::agent::UmountRequest request;
+  request.set_directory(directory);
+  BANYAN_TRY(Call<proto::agent::UmountReply>(*stub_, &proto::agent::Agent::Stub::Umount, request));
+  return {};
+}
+
+Result<proto::agent::ListReply> AgentClient::List() {
+  return Call<proto::agent::ListReply>(*stub_, &proto::agent::Agent::Stub::List, proto::agent::ListRequest());
+}
+
+Result<proto::agent::StatsReply> AgentClient::Stats(const std::string& directory) {
+  proto::agent::StatsRequest request;
+  request.set_directory(directory);
+  return Call<proto::agent::StatsReply>(*stub_, &proto::agent::Agent::Stub::Stats, request);
+}
+
+Result<proto::agent::ScrubReply> AgentClient::Scrub() {
+  return Call<proto::agent::ScrubReply>(*stub_, &proto::agent::Agent::Stub::Scrub, proto::agent::ScrubRequest());
+}
+
+}  // namespace banyan::cli

@@ -1,0 +1,34 @@
+// The command line's side of the node's agent: finds the one that serves a data root, or starts it.
+//
+// An agent that the command line starts runs under banyan-keeper, which restarts it when it dies, and ends by itself when its
+// last mount has been gone for a while.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/result.h"
+#include "proto/agent.grpc.pb.h"
+
+namespace banyan::cli {
+
+class AgentClient {
+ public:
+  // The agent of `data_root`; kUnavailable when none runs.
+  static Result<AgentClient> Connect(const std::string& data_root);
+  // The same, starting one if need be; waits until it answers (10 s at most). Needs root.
+  static Result<AgentClient> ConnectOrStart(const std::string& data_root);
+
+  Result<proto::agent::MountReply> Mount(const proto::agent::MountRequest& request);
+  Status Umount(const std::string& directory);
+  Result<proto::agent::ListReply> List();
+  Result<proto::agent::StatsReply> Stats(const std::string& directory);
+  Result<proto::agent::ScrubReply> Scrub();
+
+ private:
+  explicit AgentClient(std::shared_ptr<grpc::Channel> channel) : stub_(proto::agent::Agent::NewStub(channel)) {}
+
+  std::unique_ptr<proto::agent::Agent::Stub> stub_;
+};
+
+}  // namespace banyan::cli

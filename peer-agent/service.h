@@ -1,0 +1,39 @@
+// The agent's gRPC face (proto/agent.proto) on a unix socket that only its owner may use.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <grpcpp/server.h>
+
+#include "common/result.h"
+#include "peer-agent/agent.h"
+#include "proto/agent.grpc.pb.h"
+
+namespace banyan::peer_agent {
+
+class Service final : public proto::agent::Agent::Service {
+ public:
+  // Listens when it returns. `agent` must outlive the service. Destruction waits for calls under way.
+  static Result<std::unique_ptr<Service>> Listen(Agent& agent, const std::string& socket_path);
+  ~Service() override;
+
+  grpc::Status Mount(grpc::ServerContext* context, const proto::agent::MountRequest* request,
+                     proto::agent::MountReply* reply) override;
+  grpc::Status Umount(grpc::ServerContext* context, const proto::agent::UmountRequest* request,
+                      proto::agent::UmountReply* reply) override;
+  grpc::Status List(grpc::ServerContext* context, const proto::agent::ListRequest* request,
+                    proto::agent::ListReply* reply) override;
+  grpc::Status Stats(grpc::ServerContext* context, const proto::agent::StatsRequest* request,
+                     proto::agent::StatsReply* reply) override;
+  grpc::Status Scrub(grpc::ServerContext* context, const proto::agent::ScrubRequest* request,
+                     proto::agent::ScrubReply* reply) override;
+
+ private:
+  explicit Service(Agent& agent) : agent_(agent) {}
+
+  Agent& agent_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace banyan::peer_agent
