@@ -22,9 +22,9 @@ Status ChunkTable::Append(uint32_t compressed_bytes, uint32_t blocks, const Dige
     return Fail(Code::kInvalidArgument, fmt::format("chunk table: more than {} chunks", kMaxChunks));
   }
   if (compressed_bytes == 0 || compressed_bytes > kMaxChunkCompressedBytes || blocks == 0 || blocks > kMaxChunkBlocks) {
-    return Fail(Code::kInvalidArgument, fmt::format("chunk {} of {} blocks in {} bytes: want 1 to {} blocks, 1 to {} bytes",
-                                                    chunks_.size(), blocks, compressed_bytes, kMaxChunkBlocks,
-                                                    kMaxChunkCompressedBytes));
+    return Fail(Code::kInvalidArgument,
+                fmt::format("chunk {} of {} blocks in {} bytes: want 1 to {} blocks, 1 to {} bytes", chunks_.size(),
+                            blocks, compressed_bytes, kMaxChunkBlocks, kMaxChunkCompressedBytes));
   }
   chunks_.push_back({blob_bytes(), compressed_bytes, blocks, device_blocks(), compressed_digest, block_digest});
   return {};
@@ -66,8 +66,8 @@ Status DecodeChunk(const Chunk& chunk, std::span<const std::byte> compressed, st
   const size_t size =
       ZSTD_decompressDCtx(context.get(), blocks.data(), blocks.size(), compressed.data(), compressed.size());
   if (ZSTD_isError(size) != 0U) {
-    return Fail(Code::kDataLoss, fmt::format("chunk at block {}: does not decompress: {}", chunk.first_block,
-                                             ZSTD_getErrorName(size)));
+    return Fail(Code::kDataLoss,
+                fmt::format("chunk at block {}: does not decompress: {}", chunk.first_block, ZSTD_getErrorName(size)));
   }
   if (size != blocks.size()) {
     return Fail(Code::kDataLoss, fmt::format("chunk at block {}: decompresses to {} bytes, want {}", chunk.first_block,

@@ -1,5 +1,5 @@
-// The chunk table of a layer: where each chunk lies in the compressed data blob and in the data device, and its digests.
-// docs/format.md §"Chunks".
+// The chunk table of a layer: where each chunk lies in the compressed data blob and in the data device, and its
+// digests. docs/format.md §"Chunks".
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@
 namespace banyan::image_format {
 
 // Limits that every reader enforces, so that a hostile table cannot make a node allocate without bound.
-inline constexpr uint32_t kMaxChunkBlocks = 4096;                          // 16 MiB
-inline constexpr uint32_t kMaxChunkCompressedBytes = 17 * 1024 * 1024;     // a 16 MiB chunk that zstd could not shrink
+inline constexpr uint32_t kMaxChunkBlocks = 4096;                       // 16 MiB
+inline constexpr uint32_t kMaxChunkCompressedBytes = 17 * 1024 * 1024;  // a 16 MiB chunk that zstd could not shrink
 inline constexpr uint32_t kMaxChunks = 1U << 24;
 
 struct Chunk {
@@ -34,7 +34,8 @@ struct Chunk {
 class ChunkTable {
  public:
   // Appends a chunk behind the last. kInvalidArgument if it is empty or beyond the limits above.
-  Status Append(uint32_t compressed_bytes, uint32_t blocks, const Digest& compressed_digest, const Digest& block_digest);
+  Status Append(uint32_t compressed_bytes, uint32_t blocks, const Digest& compressed_digest,
+                const Digest& block_digest);
   void Reserve(size_t chunks) { chunks_.reserve(chunks); }
 
   uint32_t size() const { return static_cast<uint32_t>(chunks_.size()); }
@@ -57,8 +58,8 @@ class ChunkTable {
   std::vector<Chunk> chunks_;
 };
 
-// Checks `compressed` against the chunk's compressed digest, decompresses it into `blocks` (resized to the chunk's device
-// bytes) and checks the block digest. kDataLoss says which of the checks failed. Pure; thread-safe.
+// Checks `compressed` against the chunk's compressed digest, decompresses it into `blocks` (resized to the chunk's
+// device bytes) and checks the block digest. kDataLoss says which of the checks failed. Pure; thread-safe.
 Status DecodeChunk(const Chunk& chunk, std::span<const std::byte> compressed, std::vector<std::byte>& blocks);
 
 }  // namespace banyan::image_format

@@ -26,7 +26,8 @@ void ChunkTableToProto(const ChunkTable& table, proto::image::ChunkTable* messag
 Result<ChunkTable> ChunkTableFromProto(const proto::image::ChunkTable& message) {
   const auto count = static_cast<size_t>(message.blocks_size());
   if (count > kMaxChunks) {
-    return Fail(Code::kInvalidArgument, fmt::format("chunk table of {} chunks: at most {} are allowed", count, kMaxChunks));
+    return Fail(Code::kInvalidArgument,
+                fmt::format("chunk table of {} chunks: at most {} are allowed", count, kMaxChunks));
   }
   if (static_cast<size_t>(message.compressed_bytes_size()) != count ||
       message.compressed_digests().size() != count * Digest::kBytes ||
@@ -44,7 +45,8 @@ Result<ChunkTable> ChunkTableFromProto(const proto::image::ChunkTable& message) 
     const int index = static_cast<int>(i);
     BANYAN_ASSIGN(const Digest compressed_digest,
                   Digest::FromBytes(compressed_digests.substr(i * Digest::kBytes, Digest::kBytes)));
-    BANYAN_ASSIGN(const Digest block_digest, Digest::FromBytes(block_digests.substr(i * Digest::kBytes, Digest::kBytes)));
+    BANYAN_ASSIGN(const Digest block_digest,
+                  Digest::FromBytes(block_digests.substr(i * Digest::kBytes, Digest::kBytes)));
     BANYAN_TRY(table.Append(message.compressed_bytes(index), message.blocks(index), compressed_digest, block_digest));
   }
   return table;

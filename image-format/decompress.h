@@ -1,8 +1,9 @@
 // The bytes of a layer's tar, whatever the layer is compressed with.
 //
-// gzip (RFC 1952): any number of members, every optional header field, CRC-32 and length of each member checked. Zero bytes
-// behind the last member are accepted, as gunzip does (blobs padded to a block); anything else there is refused, as
-// Go's reader does. zstd (RFC 8878): any number of frames, skippable ones too; windows up to 128 MiB. Everything else is plain.
+// gzip (RFC 1952): any number of members, every optional header field, CRC-32 and length of each member checked. Zero
+// bytes behind the last member are accepted, as gunzip does (blobs padded to a block); anything else there is refused,
+// as Go's reader does. zstd (RFC 8878): any number of frames, skippable ones too; windows up to 128 MiB. Everything
+// else is plain.
 #pragma once
 
 #include <cstdint>

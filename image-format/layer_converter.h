@@ -1,8 +1,9 @@
-// One OCI layer in (tar; gzip, zstd or plain), one Banyan data blob and one layer index out, in a single streaming pass.
+// One OCI layer in (tar; gzip, zstd or plain), one Banyan data blob and one layer index out, in a single streaming
+// pass.
 //
 // The calling thread decompresses, parses the tar and cuts chunks; chunks are compressed and hashed on the executor and
-// written in order. The output depends only on the layer's tar, the options and the version, never on threads or timing.
-// docs/format.md §"Layer".
+// written in order. The output depends only on the layer's tar, the options and the version, never on threads or
+// timing. docs/format.md §"Layer".
 #pragma once
 
 #include <cstdint>
@@ -44,15 +45,17 @@ struct ConvertOptions {
   std::stop_token stop;
 };
 
-// By the compressed length of the layer: below 2 GiB (or not known) 64 KiB / 256 KiB / 1 MiB, from 2 GiB four times that,
-// from 16 GiB sixteen times that. Model-sized layers are read in long runs, and their chunk tables must stay small.
+// By the compressed length of the layer: below 2 GiB (or not known) 64 KiB / 256 KiB / 1 MiB, from 2 GiB four times
+// that, from 16 GiB sixteen times that. Model-sized layers are read in long runs, and their chunk tables must stay
+// small.
 Chunking ChunkingFor(uint64_t source_bytes);
 
-// Blocks until the whole layer is read and `data_blob` has everything. After an error the sink's contents are of no use.
-// `executor` may have any number of threads, and the caller may be one of them: the caller does itself what no thread has begun.
-// Memory: about 100 MiB for chunks in flight, plus the layer's names and attributes.
-// Errors: kInvalidArgument for a malformed or unacceptable tar, kDataLoss for truncated or corrupt compression and
-// digests that differ, kResourceExhausted for limits, kCancelled, and whatever the source and the sink return.
-Result<LayerIndex> ConvertLayer(ByteSource& layer, const ConvertOptions& options, Executor& executor, ByteSink& data_blob);
+// Blocks until the whole layer is read and `data_blob` has everything. After an error the sink's contents are of no
+// use. `executor` may have any number of threads, and the caller may be one of them: the caller does itself what no
+// thread has begun. Memory: about 100 MiB for chunks in flight, plus the layer's names and attributes. Errors:
+// kInvalidArgument for a malformed or unacceptable tar, kDataLoss for truncated or corrupt compression and digests that
+// differ, kResourceExhausted for limits, kCancelled, and whatever the source and the sink return.
+Result<LayerIndex> ConvertLayer(ByteSource& layer, const ConvertOptions& options, Executor& executor,
+                                ByteSink& data_blob);
 
 }  // namespace banyan::image_format

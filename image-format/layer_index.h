@@ -1,8 +1,9 @@
 // The layer index: what one OCI layer says, in a form that merging needs not parse a tar for.
 //
 // A layer is a set of names, each with its final state after the whole tar has been read (a path given twice: the later
-// one), and of marks that act on lower layers (whiteouts, opaque directories). Hard links within the layer share an inode by
-// entry number; a link whose target the layer does not have names a path of the lower layers. docs/format.md §"Layer index".
+// one), and of marks that act on lower layers (whiteouts, opaque directories). Hard links within the layer share an
+// inode by entry number; a link whose target the layer does not have names a path of the lower layers. docs/format.md
+// §"Layer index".
 #pragma once
 
 #include <cstdint>
@@ -61,9 +62,9 @@ struct Entry {
 };
 
 struct Chunking {
-  uint32_t min_blocks = 16;       // 64 KiB
-  uint32_t average_blocks = 64;   // 256 KiB
-  uint32_t max_blocks = 256;      // 1 MiB
+  uint32_t min_blocks = 16;      // 64 KiB
+  uint32_t average_blocks = 64;  // 256 KiB
+  uint32_t max_blocks = 256;     // 1 MiB
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 
@@ -76,7 +77,8 @@ struct LayerIndex {
   uint64_t device_blocks = 0;
   Chunking chunking;
   ChunkTable chunks;
-  std::vector<Entry> entries;  // [0] is the root; parents before children, children of one directory sorted by name bytes
+  std::vector<Entry>
+      entries;  // [0] is the root; parents before children, children of one directory sorted by name bytes
 };
 
 // The path of an entry from the root, without a leading slash; empty for the root.
