@@ -121,8 +121,8 @@ Result<AgentClient> AgentClient::ConnectOrStart(const std::string& data_root) {
     auto client = Connect(data_root);
     if (client) return client;
     if (std::chrono::steady_clock::now() > deadline) {
-      return Fail(Code::kUnavailable,
-                  fmt::format("the agent did not start within {} s: see {}/agent.log", kStartTimeout.count(), data_root));
+      return Fail(Code::kUnavailable, fmt::format("the agent did not start within {} s: see {}/agent.log",
+                                                  kStartTimeout.count(), data_root));
     }
     std::this_thread::sleep_for(milliseconds(5));
   }

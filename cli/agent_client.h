@@ -1,7 +1,7 @@
 // The command line's side of the node's agent: finds the one that serves a data root, or starts it.
 //
-// An agent that the command line starts runs under banyan-keeper, which restarts it when it dies, and ends by itself when its
-// last mount has been gone for a while.
+// An agent that the command line starts runs under banyan-keeper, which restarts it when it dies, and ends by itself
+// when its last mount has been gone for a while.
 #pragma once
 
 #include <memory>

@@ -143,7 +143,9 @@ Status BecomeUser(const std::string& user) {
     const std::string group = user.substr(colon + 1);
     gid = Number(group);
     if (const auto line = FindLine("/etc/group", 0, group); !gid && line.size() > 2) gid = Number(line[2]);
-    if (!gid) return Fail(Code::kNotFound, fmt::format("group '{}' of the image's user '{}' is not in its /etc/group", group, user));
+    if (!gid)
+      return Fail(Code::kNotFound,
+                  fmt::format("group '{}' of the image's user '{}' is not in its /etc/group", group, user));
   }
   if (!uid) return Fail(Code::kNotFound, fmt::format("the image's user '{}' is not in its /etc/passwd", user));
   const gid_t group_id = gid.value_or(0);

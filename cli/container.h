@@ -1,6 +1,6 @@
-// Runs one command on an image's tree: an overlay above the read-only mount, own mount, pid, ipc and uts namespaces, and a
-// small init that reaps and passes signals on. It shares the host's network and users and is no security boundary: it shows
-// an image at work, as `runc` would run it, without a container engine.
+// Runs one command on an image's tree: an overlay above the read-only mount, own mount, pid, ipc and uts namespaces,
+// and a small init that reaps and passes signals on. It shares the host's network and users and is no security
+// boundary: it shows an image at work, as `runc` would run it, without a container engine.
 #pragma once
 
 #include <chrono>
@@ -30,8 +30,8 @@ struct ContainerResult {
   std::chrono::microseconds total{};
 };
 
-// Blocks until the command ends. SIGINT, SIGTERM and SIGHUP sent to this process go to the command. `started` is when the
-// clock of the result began: the caller's own start, so that mounting counts.
+// Blocks until the command ends. SIGINT, SIGTERM and SIGHUP sent to this process go to the command. `started` is when
+// the clock of the result began: the caller's own start, so that mounting counts.
 Result<ContainerResult> RunContainer(const ContainerSpec& spec, std::chrono::steady_clock::time_point started);
 
 }  // namespace banyan::cli

@@ -1,4 +1,5 @@
-// A fixed-size set of indices, stored as bytes (bit i is bit i % 8 of byte i / 8), the form in which presence is persisted.
+// A fixed-size set of indices, stored as bytes (bit i is bit i % 8 of byte i / 8), the form in which presence is
+// persisted.
 #pragma once
 
 #include <cstdint>

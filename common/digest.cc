@@ -68,8 +68,7 @@ Result<Digest> Digest::FromHex(std::string_view hex) {
     bytes[i] = static_cast<uint8_t>(high << 4 | low);
   }
   if (!valid) {
-    return Fail(Code::kInvalidArgument,
-                fmt::format("digest '{}': want 64 lower-case hex digits", hex.substr(0, 100)));
+    return Fail(Code::kInvalidArgument, fmt::format("digest '{}': want 64 lower-case hex digits", hex.substr(0, 100)));
   }
   return Digest(bytes);
 }

@@ -21,9 +21,8 @@ TEST(DigestTest, ParseRoundTrips) {
 
 TEST(DigestTest, ParseRefusesWhatIsNotExactlyADigest) {
   const std::string hex = Digest::Of("x").Hex();
-  for (const std::string& bad :
-       {hex, "sha512:" + hex, "sha256:" + hex.substr(1), "sha256:" + hex + "0", "sha256:" + std::string(64, 'A'),
-        std::string("sha256:"), std::string()}) {
+  for (const std::string& bad : {hex, "sha512:" + hex, "sha256:" + hex.substr(1), "sha256:" + hex + "0",
+                                 "sha256:" + std::string(64, 'A'), std::string("sha256:"), std::string()}) {
     EXPECT_FALSE(Digest::Parse(bad).has_value()) << bad;
   }
 }

@@ -61,8 +61,7 @@ Result<std::string> ReadFile(const std::string& path, uint64_t limit_bytes) {
   size_t filled = 0;
   while (true) {
     contents.resize(std::max<size_t>(contents.size() * 2, 64 * 1024));
-    BANYAN_ASSIGN(const size_t count,
-                  ReadFully(source, std::as_writable_bytes(std::span(contents)).subspan(filled)));
+    BANYAN_ASSIGN(const size_t count, ReadFully(source, std::as_writable_bytes(std::span(contents)).subspan(filled)));
     filled += count;
     if (filled > limit_bytes) {
       return Fail(Code::kResourceExhausted, fmt::format("{}: larger than {} bytes", path, limit_bytes));

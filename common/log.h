@@ -1,5 +1,5 @@
-// Logging: spdlog to standard error, with the level from $BANYAN_LOG (trace, debug, info, warn, error, off; default warn
-// for the command line, info for daemons).
+// Logging: spdlog to standard error, with the level from $BANYAN_LOG (trace, debug, info, warn, error, off; default
+// warn for the command line, info for daemons).
 #pragma once
 
 #include <string_view>

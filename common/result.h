@@ -1,8 +1,9 @@
 // Errors as values.
 //
 // Every operation that can fail returns Result<T> (or Status, when there is nothing to return). An Error carries one of
-// gRPC's canonical codes, so that the three edges of the system (errno for FUSE, grpc::Status, HTTP status) translate it
-// without guessing, and a message that says what failed and to what: "chunk 17 of layer sha256:9c1d…: digest mismatch".
+// gRPC's canonical codes, so that the three edges of the system (errno for FUSE, grpc::Status, HTTP status) translate
+// it without guessing, and a message that says what failed and to what: "chunk 17 of layer sha256:9c1d…: digest
+// mismatch".
 #pragma once
 
 #include <string>
@@ -55,7 +56,8 @@ using Status = Result<void>;
 [[nodiscard]] inline tl::unexpected<Error> Fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
 
 // An Error for `error_number` (an errno value): "<what>: No space left on device", with the fitting code
-// (ENOSPC and EDQUOT: kResourceExhausted, ENOENT: kNotFound, EEXIST: kAlreadyExists, EACCES and EPERM: kPermissionDenied …).
+// (ENOSPC and EDQUOT: kResourceExhausted, ENOENT: kNotFound, EEXIST: kAlreadyExists, EACCES and EPERM:
+// kPermissionDenied …).
 Error ErrnoError(std::string_view what, int error_number);
 [[nodiscard]] inline tl::unexpected<Error> FailErrno(std::string_view what, int error_number) {
   return tl::unexpected<Error>(ErrnoError(what, error_number));
@@ -69,18 +71,18 @@ int ErrnoOf(const Error& error);
 #define BANYAN_CONCAT(a, b) BANYAN_CONCAT_INNER(a, b)
 
 // BANYAN_TRY(expr): returns expr's error from the enclosing function, if it has one.
-#define BANYAN_TRY(...)                                                             \
-  do {                                                                              \
-    if (auto banyan_status = (__VA_ARGS__); !banyan_status) {                       \
-      return ::tl::unexpected<::banyan::Error>(std::move(banyan_status).error());   \
-    }                                                                               \
+#define BANYAN_TRY(...)                                                           \
+  do {                                                                            \
+    if (auto banyan_status = (__VA_ARGS__); !banyan_status) {                     \
+      return ::tl::unexpected<::banyan::Error>(std::move(banyan_status).error()); \
+    }                                                                             \
   } while (false)
 
 // BANYAN_ASSIGN(auto x, expr): declares (or assigns) x from expr's value, or returns its error.
 #define BANYAN_ASSIGN(lhs, ...) BANYAN_ASSIGN_INNER(BANYAN_CONCAT(banyan_result_, __LINE__), lhs, __VA_ARGS__)
-#define BANYAN_ASSIGN_INNER(tmp, lhs, ...)                              \
-  auto tmp = (__VA_ARGS__);                                             \
-  if (!tmp) {                                                           \
-    return ::tl::unexpected<::banyan::Error>(std::move(tmp).error());   \
-  }                                                                     \
+#define BANYAN_ASSIGN_INNER(tmp, lhs, ...)                            \
+  auto tmp = (__VA_ARGS__);                                           \
+  if (!tmp) {                                                         \
+    return ::tl::unexpected<::banyan::Error>(std::move(tmp).error()); \
+  }                                                                   \
   lhs = std::move(tmp).value()

@@ -1,5 +1,5 @@
-// Quantities that travel between folders. A block is EROFS's block and the unit of every data device; a chunk is the unit
-// of fetching, checking and sharing.
+// Quantities that travel between folders. A block is EROFS's block and the unit of every data device; a chunk is the
+// unit of fetching, checking and sharing.
 #pragma once
 
 #include <cstdint>

@@ -79,7 +79,8 @@ Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::strin
       return image;
     }
     // An artifact that cannot be reached now is a different matter from one that is no good.
-    if (!artifact && (artifact.error().code == Code::kUnavailable || artifact.error().code == Code::kDeadlineExceeded)) {
+    if (!artifact &&
+        (artifact.error().code == Code::kUnavailable || artifact.error().code == Code::kDeadlineExceeded)) {
       return Fail(artifact.error());
     }
     spdlog::warn("{}: passing over artifact {} of {}: {}", repository.name(), candidate.digest.ToString(), reference,

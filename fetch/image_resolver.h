@@ -1,8 +1,9 @@
 // From an image reference to the Banyan artifact that stands beside it.
 //
-// A reference may name an index (a platform is chosen), an ordinary image (its referrers are asked for an artifact) or a
-// Banyan image by its own tag. The first artifact of this format version that parses wins, newest converter first; one
-// that does not parse is passed over with a warning, as if it were not there. OCI distribution 1.1, §"Listing Referrers".
+// A reference may name an index (a platform is chosen), an ordinary image (its referrers are asked for an artifact) or
+// a Banyan image by its own tag. The first artifact of this format version that parses wins, newest converter first;
+// one that does not parse is passed over with a warning, as if it were not there. OCI distribution 1.1, §"Listing
+// Referrers".
 #pragma once
 
 #include <optional>
@@ -18,8 +19,8 @@ namespace banyan::fetch {
 
 struct ResolvedImage {
   image_format::Descriptor descriptor;  // the platform's manifest, as to be used for a `subject`
-  image_format::Manifest manifest;      // of the original image; of the artifact itself for a Banyan image by its own tag
-  Digest config_digest;                 // the image's configuration
+  image_format::Manifest manifest;  // of the original image; of the artifact itself for a Banyan image by its own tag
+  Digest config_digest;             // the image's configuration
   std::optional<Digest> artifact_digest;
   std::optional<image_format::Artifact> artifact;  // nullopt: the image has not been converted
 };

@@ -14,9 +14,7 @@ namespace banyan::peer_agent {
 
 namespace {
 
-grpc::Status ToGrpc(const Error& error) {
-  return {static_cast<grpc::StatusCode>(error.code), error.message};
-}
+grpc::Status ToGrpc(const Error& error) { return {static_cast<grpc::StatusCode>(error.code), error.message}; }
 
 template <typename Reply>
 grpc::Status Answer(Result<Reply> result, Reply* reply) {

@@ -1,0 +1,183 @@
+// `banyan mount REF DIR`, `banyan umount DIR`, `banyan ls`, `banyan scrub`: what the node's agent does, asked for from
+// the command line.
+#include <filesystem>
+#include <memory>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/agent_client.h"
+#include "cli/command.h"
+#include "cli/mount_request.h"
+#include "cli/text.h"
+
+namespace banyan::cli {
+
+namespace {
+
+struct MountFlags {
+  std::string reference;
+  std::string directory;
+  std::string form = "auto";
+  bool fill = false;
+};
+
+double Milliseconds(uint64_t micros) { return static_cast<double>(micros) / 1000.0; }
+
+int Mount(const MountFlags& flags, const GlobalOptions& globals) {
+  const std::string subject = fmt::format("mount {}", flags.reference);
+  auto client = AgentClient::ConnectOrStart(AbsolutePath(globals.data_root));
+  if (!client) return ReportError(globals, subject, client.error());
+  auto request = MakeMountRequest(globals, flags.reference, AbsolutePath(flags.directory), flags.form);
+  if (!request) return ReportError(globals, subject, request.error());
+  request->set_fill(flags.fill);
+  const auto reply = client->Mount(*request);
+  if (!reply) return ReportError(globals, subject, reply.error());
+
+  const auto& times = reply->times();
+  if (globals.json) {
+    const nlohmann::json json = {{"directory", reply->directory()},
+                                 {"form", reply->form()},
+                                 {"manifest", reply->manifest_digest()},
+                                 {"artifact", reply->artifact_digest()},
+                                 {"times_us",
+                                  {{"resolved", times.resolved()},
+                                   {"map", times.map()},
+                                   {"metadata", times.metadata()},
+                                   {"mounted", times.mounted()}}}};
+    fmt::print("{}\n", json.dump());
+  } else if (!globals.quiet) {
+    fmt::print(
+        "{} is mounted on {} (form: {}) after {:.1f} ms: resolve {:.1f}, map {:.1f}, metadata {:.1f}, mount {:.1f}\n",
+        flags.reference, reply->directory(), reply->form(), Milliseconds(times.mounted()),
+        Milliseconds(times.resolved()), Milliseconds(times.map() - times.resolved()),
+        Milliseconds(times.metadata() - times.map()), Milliseconds(times.mounted() - times.metadata()));
+  }
+  return kExitOk;
+}
+
+int Umount(const std::string& directory, const GlobalOptions& globals) {
+  const std::string subject = fmt::format("umount {}", directory);
+  auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
+  if (!client) return ReportError(globals, subject, client.error());
+  if (Status status = client->Umount(AbsolutePath(directory)); !status) {
+    return ReportError(globals, subject, status.error());
+  }
+  if (globals.json) fmt::print("{}\n", nlohmann::json{{"unmounted", AbsolutePath(directory)}}.dump());
+  return kExitOk;
+}
+
+int List(const GlobalOptions& globals) {
+  auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
+  proto::agent::ListReply reply;
+  if (client) {
+    auto listed = client->List();
+    if (!listed) return ReportError(globals, "ls", listed.error());
+    reply = std::move(*listed);
+  } else if (client.error().code != Code::kUnavailable) {
+    return ReportError(globals, "ls", client.error());
+  }
+  // No agent: nothing is mounted.
+  if (globals.json) {
+    nlohmann::json mounts = nlohmann::json::array();
+    for (const auto& mount : reply.mounts()) {
+      mounts.push_back({{"reference", mount.reference()},
+                        {"directory", mount.directory()},
+                        {"form", mount.form()},
+                        {"device_bytes", mount.device_bytes()},
+                        {"present_bytes", mount.present_bytes()}});
+    }
+    fmt::print("{}\n", nlohmann::json{{"mounts", mounts}}.dump());
+    return kExitOk;
+  }
+  Table table({"DIRECTORY", "IMAGE", "FORM", "HERE", "OF"});
+  for (const auto& mount : reply.mounts()) {
+    table.Add({mount.directory(), mount.reference(), mount.form(), HumanBytes(mount.present_bytes()),
+               HumanBytes(mount.device_bytes())});
+  }
+  fmt::print("{}", table.Render());
+  return kExitOk;
+}
+
+int Scrub(const GlobalOptions& globals) {
+  auto client = AgentClient::ConnectOrStart(AbsolutePath(globals.data_root));
+  if (!client) return ReportError(globals, "scrub", client.error());
+  const auto reply = client->Scrub();
+  if (!reply) return ReportError(globals, "scrub", reply.error());
+  if (globals.json) {
+    const nlohmann::json json = {
+        {"chunks_checked", reply->chunks_checked()},
+        {"bad_chunks", std::vector<std::string>(reply->bad_chunks().begin(), reply->bad_chunks().end())}};
+    fmt::print("{}\n", json.dump());
+  } else {
+    for (const std::string& chunk : reply->bad_chunks()) fmt::print("bad, dropped: {}\n", chunk);
+    if (!globals.quiet) {
+      fmt::print("{} chunks checked, {} bad\n", reply->chunks_checked(), reply->bad_chunks_size());
+    }
+  }
+  return reply->bad_chunks().empty() ? kExitOk : kExitDifferences;
+}
+
+}  // namespace
+
+std::string AbsolutePath(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
+
+Result<proto::agent::MountRequest> MakeMountRequest(const GlobalOptions& globals, const std::string& reference,
+                                                    const std::string& directory, const std::string& form) {
+  BANYAN_ASSIGN(net::ImageReference parsed, net::ImageReference::Parse(reference));
+  // The agent has another working directory.
+  if (parsed.transport == net::ImageReference::Transport::kOci) parsed.repository = AbsolutePath(parsed.repository);
+  const auto absolute_or_empty = [](const std::string& path) { return path.empty() ? path : AbsolutePath(path); };
+  proto::agent::MountRequest request;
+  request.set_reference(parsed.ToString());
+  request.set_directory(directory);
+  request.set_form(form);
+  request.set_plain_http(globals.plain_http);
+  request.set_credentials_file(absolute_or_empty(globals.creds_file));
+  request.set_ca_file(absolute_or_empty(globals.ca_file));
+  return request;
+}
+
+void AddMountCommand(CLI::App& app, GlobalOptions& globals) {
+  auto flags = std::make_shared<MountFlags>();
+  CLI::App* command = app.add_subcommand("mount", "Mount an image read-only; its data arrive as they are read");
+  command->add_option("REF", flags->reference, "The image: docker://host/name:tag or oci:directory:tag")->required();
+  command->add_option("DIR", flags->directory, "Where to mount it; made if it does not exist")->required();
+  command->add_option("--form", flags->form, "How: auto (tries the others in order), file, loop, tree")
+      ->check(CLI::IsMember({"auto", "file", "loop", "tree"}))
+      ->capture_default_str();
+  command->add_flag("--fill", flags->fill, "Fetch the rest in the background");
+  command->footer(R"(
+The image must have been converted (`banyan convert`); its artifact is found beside it. Needs root.
+
+Examples:
+  banyan mount docker://registry.example/app:1 /mnt/app
+  banyan mount --form loop oci:/srv/images:app /mnt/app)");
+  command->callback([flags, &globals] { globals.action = [flags, &globals] { return Mount(*flags, globals); }; });
+}
+
+void AddUmountCommand(CLI::App& app, GlobalOptions& globals) {
+  auto directory = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("umount", "Unmount an image; reads that wait for data fail first");
+  command->add_option("DIR", *directory, "Where it is mounted")->required();
+  command->footer("\nExample:\n  banyan umount /mnt/app");
+  command->callback(
+      [directory, &globals] { globals.action = [directory, &globals] { return Umount(*directory, globals); }; });
+}
+
+void AddListCommand(CLI::App& app, GlobalOptions& globals) {
+  CLI::App* command = app.add_subcommand("ls", "List the mounted images and how much of each is on this node");
+  command->callback([&globals] { globals.action = [&globals] { return List(globals); }; });
+}
+
+void AddScrubCommand(CLI::App& app, GlobalOptions& globals) {
+  CLI::App* command =
+      app.add_subcommand("scrub", "Check every chunk on this node against its digest; bad ones are fetched again");
+  command->footer("\nExit code 1 if a chunk was bad.\n\nExample:\n  banyan scrub --json");
+  command->callback([&globals] { globals.action = [&globals] { return Scrub(globals); }; });
+}
+
+}  // namespace banyan::cli
