@@ -32,7 +32,7 @@ make_base() {
     --customize-hook='touch "$1/etc/resolv.conf"' --customize-hook='rm -rf "$1/var/cache/apt/"*.bin' \
     "$codename" "$work/base.tar" "$work/sources"
   gzip -5 -n "$work/base.tar"
-  python3 "$here/oci_layout.py" "$out" base --cmd /bin/bash "$work/base.tar.gz"
+  python3 -B "$here/oci_layout.py" "$out" base --cmd /bin/bash "$work/base.tar.gz"
 }
 
 # install PACKAGE…: in the bundle's root, leaving neither package lists nor archives behind.
@@ -49,10 +49,10 @@ install() {
     mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
     mount --bind /usr/share/keyrings "$root/usr/share/keyrings"
     cp "$work/apt.conf" "$work/sources" "$root/tmp/"
-    export APT_CONFIG=/tmp/apt.conf PATH=/usr/sbin:/usr/bin:/sbin:/bin
+    export APT_CONFIG=/tmp/apt.conf DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
     chroot "$root" apt-get update -qq
     chroot "$root" apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Options::=--force-unsafe-io "$@"
-  ' install "$root" "$work" "$@" </dev/null
+  ' install "$root" "$work" "$@" </dev/null >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
 }
 
 # derive PACKAGE…: the parent's image and a layer with the packages.

@@ -38,8 +38,8 @@ make() {
     base) "$here/debian.sh" base "$directory" ;;
     python | node | jre) "$here/debian.sh" "$image" "$directory" "$(ensure base)" ;;
     scipy) "$here/debian.sh" scipy "$directory" "$(ensure python)" ;;
-    layers127) python3 "$here/layers127.py" "$directory" "$(ensure base)" ;;
-    adversarial | adversarial-umoci) python3 "$here/adversarial.py" layout "$image" "$directory" ;;
+    layers127) python3 -B "$here/layers127.py" "$directory" "$(ensure base)" ;;
+    adversarial | adversarial-umoci) python3 -B "$here/adversarial.py" layout "$image" "$directory" ;;
   esac
 }
 
