@@ -12,6 +12,7 @@
 
 #include <linux/fuse.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -78,8 +79,8 @@ struct FuseSessionOptions {
   // Background requests (EROFS's reads are these) that the kernel may have outstanding. One stalled layer must not use
   // them up: thousands. At most 65535.
   uint32_t max_background = 8192;
-  // Mount flags beside MS_RDONLY, and whether the file system wants directory and open caching by the kernel.
-  unsigned long mount_flags = 0;
+  unsigned long mount_flags = 0;  // beside MS_RDONLY
+  // The kernel sends no OPEN and caches symbolic links and directory entries: for trees.
   bool no_open = false;
   // Write FUSE_NOTIFY_RESEND at takeover where the kernel takes it. $BANYAN_FUSE_RESEND=0 turns it off too.
   bool resend = true;
@@ -110,7 +111,7 @@ class FuseSession {
   ~FuseSession();
 
   // Whether Start() took a session over, rather than mounting it.
-  bool taken_over() const;
+  bool taken_over() const { return taken_over_; }
   const std::string& mount_dir() const;
   FuseSessionCounters counters() const;
 
@@ -124,6 +125,8 @@ class FuseSession {
  private:
   FuseSession() = default;
   std::shared_ptr<FuseSessionCore> core_;
+  bool taken_over_ = false;
+  std::atomic<bool> ended_ = false;
 };
 
 }  // namespace banyan::lazyfs
