@@ -15,6 +15,7 @@
 
 #include "common/digest.h"
 #include "common/result.h"
+#include "image-format/decompress.h"
 
 namespace banyan::image_format {
 
@@ -78,8 +79,6 @@ struct ImageConfig {
   std::string user;
   std::vector<Digest> diff_ids;  // bottom first
 };
-
-enum class Compression { kNone, kGzip, kZstd };
 
 // Whether a manifest media type is an index (or docker's manifest list), or a manifest. `; charset=…` is ignored.
 bool IsIndex(std::string_view media_type);
