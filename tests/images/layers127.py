@@ -28,9 +28,10 @@ def base_paths(base):
     with tarfile.open(f"{base}/blobs/sha256/{layer[7:]}") as tar:
         for member in tar:
             name = member.name.removeprefix("./")
-            if member.isfile() and name.startswith(("usr/share/", "etc/", "var/lib/dpkg/")):
+            in_doc = name.startswith("usr/share/doc/")
+            if member.isfile() and name.startswith(("usr/share/", "etc/", "var/lib/dpkg/")) and not in_doc:
                 files.append(name.encode())
-            elif member.isdir() and name.startswith("usr/share/doc/"):
+            elif member.isdir() and in_doc and name.count("/") == 3:
                 directories.append(name.encode())
     return sorted(files), sorted(directories)
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes a test image as an OCI layout.
 #
-#   make_image.sh NAME [OUT]      prints `oci:DIR:NAME`
+#   make_image.sh NAME [OUT]           prints `oci:DIR:NAME`
+#   make_image.sh --unpacked NAME      prints a directory that holds what the image means, unpacked by umoci (`adversarial`:
+#                                      created by its writer's model); not to be written to either
 #
 # NAME: base, python, scipy, node, jre (Debian packages, through the machine's own apt sources), layers127, adversarial,
 # adversarial-umoci (written byte by byte). Images are made once and kept under ${BANYAN_CACHE:-/var/cache/banyan-test-images},
@@ -12,7 +14,9 @@ shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${BANYAN_CACHE:-/var/cache/banyan-test-images}
-name=${1:?"usage: make_image.sh NAME [OUT]"}
+unpacked=
+if [[ ${1:-} == --unpacked ]]; then unpacked=1; shift; fi
+name=${1:?"usage: make_image.sh [--unpacked] NAME [OUT]"}
 out=${2:-}
 
 # Which scripts decide the bytes of an image; their hash is part of its directory's name.
@@ -43,27 +47,49 @@ make() {
   esac
 }
 
-# Prints the directory of a finished image, making it first if need be. Only a finished image bears its final name.
-ensure() {
-  local image=$1 directory
-  directory=$(directory_of "$image")
-  if [[ ! -d $directory ]]; then
-    mkdir -p "$cache"
-    (
-      flock 9
-      if [[ ! -d $directory ]]; then
-        local started=$SECONDS
-        rm -rf "$directory.making"
-        make "$image" "$directory.making" >&2 9>&-
-        mv "$directory.making" "$directory"
-        echo "made image $image in $((SECONDS - started)) s" >&2
-      fi
-    ) 9>"$cache/.$image.lock"
+unpack() {
+  local image=$1 layout=$2 directory=$3
+  mkdir -p "$directory"
+  if [[ $image == adversarial ]]; then
+    python3 -B "$here/adversarial.py" create "$image" "$directory/rootfs"
+  else
+    umoci raw unpack --image "$layout:$image" "$directory/rootfs"
   fi
+}
+
+# once DIRECTORY WHAT COMMAND…: unless DIRECTORY is there, runs the command with `$DIRECTORY.making` as its last argument
+# and gives that its final name. Only what is finished bears a final name; concurrent callers wait.
+once() {
+  local directory=$1 what=$2
+  shift 2
+  if [[ -d $directory ]]; then return; fi
+  mkdir -p "$cache"
+  (
+    flock 9
+    if [[ ! -d $directory ]]; then
+      local started=$SECONDS
+      rm -rf "$directory.making"
+      "$@" "$directory.making" >&2 9>&-
+      mv "$directory.making" "$directory"
+      echo "made $what in $((SECONDS - started)) s" >&2
+    fi
+  ) 9>"$directory.lock"
+}
+
+# Prints the directory of the finished image.
+ensure() {
+  local directory
+  directory=$(directory_of "$1")
+  once "$directory" "image $1" make "$1"
   echo "$directory"
 }
 
 layout=$(ensure "$name")
+if [[ -n $unpacked ]]; then
+  once "$layout.unpacked" "unpacked image $name" unpack "$name" "$layout"
+  echo "$layout.unpacked/rootfs"
+  exit
+fi
 if [[ -n $out ]]; then
   mkdir -p "$out/blobs/sha256"
   cp -n "$layout"/blobs/sha256/* "$out/blobs/sha256/"
