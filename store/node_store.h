@@ -4,8 +4,8 @@
 //   <root>/devices/<hex>         data devices (sparse), <hex> being the data blob's digest
 //   <root>/index/                RocksDB: chunk tables, presence bitmaps, chunk digest → places, use counts
 //
-// Presence is kept in memory and written whole, in batches at most `flush_interval` apart, after the data themselves are on
-// stable storage (fdatasync): a power cut can forget chunks, never invent them. DESIGN.md §4.
+// Presence is kept in memory and written whole, in batches at most `flush_interval` apart, after the data themselves
+// are on stable storage (fdatasync): a power cut can forget chunks, never invent them. DESIGN.md §4.
 #pragma once
 
 #include <chrono>
@@ -26,6 +26,8 @@
 
 namespace banyan::store {
 
+class Disk;
+
 // Keeps chunks of one layer where they are (no eviction, no punching) for as long as it lives. Movable. Thread-safe to
 // destroy anywhere.
 class ChunkLease {
@@ -42,7 +44,8 @@ class StoredLayer {
  public:
   virtual ~StoredLayer() = default;
 
-  // The device's chunk table and digests; valid as long as this layer.
+  // The device's chunk table and digests; valid as long as this layer. A layer is shared by the images that have it, so
+  // first_block, which is an image's affair, is 0 here.
   virtual const image_format::Device& device() const = 0;
   // A descriptor of the sparse device file (its size is device().device_bytes()), open as long as this layer.
   virtual int device_fd() const = 0;
@@ -58,26 +61,28 @@ class StoredLayer {
   virtual std::optional<ChunkLease> Lease(ChunkRange range) = 0;
 
   // Puts a chunk's blocks in place. The caller has checked their digest. Already present: does nothing.
-  // kResourceExhausted when neither eviction nor the disk gives the room: the chunk is then not stored, and nothing else
-  // changed; serve it from memory.
+  // kResourceExhausted when neither eviction nor the disk gives the room: the chunk is then not stored, and nothing
+  // else changed; serve it from memory.
   virtual Status PutBlocks(ChunkIndex chunk, std::span<const std::byte> blocks) = 0;
   // The same for its compressed form, kept for peers and for later decompression.
   virtual Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) = 0;
   // kNotFound when absent. The bytes are as the disk gave them: check them.
   virtual Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) = 0;
 
-  // Looks for the chunk's block digest in the other layers' devices and copies it here (checked). False: no other layer has it.
+  // Looks for the chunk's block digest in the other layers' devices and copies it here (checked). False: no other layer
+  // has it.
   virtual Result<bool> CopyFromOther(ChunkIndex chunk) = 0;
 
-  // Forgets a chunk that was found bad, in both forms.
+  // Forgets a chunk that was found bad, in both forms: absent at once; its hole is punched now, or by the last lease on
+  // it. Until then PutBlocks of this chunk is kResourceExhausted.
   virtual void Drop(ChunkIndex chunk) = 0;
 
   // Counts a use, for eviction.
   virtual void Touch() = 0;
   // While at least one Mounted is alive, eviction takes only single chunks of this layer, and last of all.
   virtual std::shared_ptr<void> HoldMounted() = 0;
-  // For a mount straight on the device file: while the result is alive nothing of the file is punched, truncated or rewritten.
-  // kFailedPrecondition unless complete.
+  // For a mount straight on the device file: while the result is alive nothing of the file is punched, truncated or
+  // rewritten. kFailedPrecondition unless complete.
   virtual Result<std::shared_ptr<void>> PinWhole() = 0;
 };
 
@@ -92,7 +97,8 @@ struct ScrubReport {
   std::vector<std::string> bad_chunks;  // "chunk 17 of layer sha256:…"
 };
 
-// Internally synchronised. One process at a time holds a root (a lock file says so).
+// Internally synchronised. One process at a time holds a root (a lock file says so). Layers and leases may outlive the
+// store: what is here stays readable, what is put then fails with kFailedPrecondition.
 class NodeStore {
  public:
   struct Options {
@@ -101,23 +107,28 @@ class NodeStore {
     std::chrono::milliseconds flush_interval{1000};
     // Eviction waits for StartEviction(), so that pins can be rebuilt from the mount table first.
     bool defer_eviction = false;
+    // For tests: the disk under blobs and devices, and the clock by which small blobs age. Null: the real ones.
+    std::shared_ptr<Disk> disk;
+    std::function<std::chrono::system_clock::time_point()> clock;
   };
 
-  // kFailedPrecondition when another process holds the root. A damaged index is set aside with a warning and begun anew.
+  // kFailedPrecondition when another process holds the root. A damaged index is set aside with a warning and begun
+  // anew.
   static Result<std::unique_ptr<NodeStore>> Open(Options options);
   virtual ~NodeStore() = default;
 
-  // The layer's handle: the one that is open, or one made from disk, or a new empty one. `device` must agree with what the
-  // store has under that blob digest (kDataLoss otherwise).
+  // The layer's handle: the one that is open, or one made from disk, or a new empty one. `device` must agree with what
+  // the store has under that blob digest (kDataLoss otherwise).
   virtual Result<std::shared_ptr<StoredLayer>> OpenLayer(const image_format::Device& device) = 0;
 
   // Whole small blobs (maps, metadata, manifests, configurations). Checked against their digest on the way in.
   virtual Status PutBlob(const Digest& digest, std::span<const std::byte> data) = 0;
-  // Read whole and checked against its digest: a blob that rotted on disk is removed and kNotFound returned, so that it is
-  // fetched again.
+  // Read whole and checked against its digest: a blob that rotted on disk is removed and kNotFound returned, so that it
+  // is fetched again.
   virtual Result<std::string> GetBlob(const Digest& digest) = 0;
 
-  // Re-reads every present chunk against its block digest, at most `bytes_per_second` (0: no limit); drops and names the bad.
+  // Re-reads every present chunk against its block digest, at most `bytes_per_second` (0: no limit); drops and names
+  // the bad.
   virtual Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) = 0;
 
   virtual void StartEviction() = 0;

@@ -1,0 +1,46 @@
+// Makes room: asks the policy (eviction.h) whom, then removes in the one order that a power cut cannot turn into lies:
+// claim the chunks, write the index, punch the holes, let go.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "common/result.h"
+#include "store/budget.h"
+#include "store/eviction.h"
+
+namespace banyan::store {
+
+class Layer;
+class StoreCore;
+
+// On whose behalf room is made. A writer does not evict what it writes itself: a layer larger than the budget is stored
+// in part, rather than chasing its own tail. Relay copies do not push out what mounted images read.
+struct Asker {
+  const Layer* layer = nullptr;  // null: a small blob
+  Form form = Form::kCompressed;
+};
+
+// Internally synchronised. Evictions run one at a time; those who wait find the room that the one before made.
+class Evictor {
+ public:
+  Evictor(StoreCore& core, bool started) : core_(core), started_(started) {}
+
+  void Start() { started_.store(true, std::memory_order_relaxed); }
+  // Takes `bytes` of the budget, evicting if it must. kResourceExhausted, and nothing evicted, when that cannot
+  // suffice.
+  Status Take(uint64_t bytes, const Asker& asker);
+  // For a disk that is full though the budget is not: whether at least `bytes` were given back.
+  bool FreeDisk(uint64_t bytes, const Asker& asker);
+
+ private:
+  uint64_t Evict(uint64_t need, const Asker& asker);
+
+  StoreCore& core_;
+  std::atomic<bool> started_;
+  std::mutex mutex_;
+};
+
+}  // namespace banyan::store

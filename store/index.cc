@@ -1,0 +1,370 @@
+#include "store/index.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include "common/file_io.h"
+#include "common/log.h"
+
+namespace banyan::store {
+
+namespace {
+
+constexpr char kLayerKey = 'L';
+constexpr char kPresenceKey = 'P';
+constexpr char kPlaceKey = 'R';
+constexpr char kSmallBlobKey = 'S';
+constexpr uint8_t kRecordVersion = 1;
+constexpr size_t kChunkRecordBytes = 4 + 4 + Digest::kBytes + Digest::kBytes;
+constexpr uint64_t kReserveBytes = 4 * kMiB;
+
+std::string Key(char kind, const Digest& digest) { return kind + std::string(digest.raw()); }
+
+std::string PlaceKey(const Digest& block_digest, const Digest& blob, ChunkIndex chunk) {
+  std::string key = Key(kPlaceKey, block_digest).append(blob.raw());
+  for (int shift = 24; shift >= 0; shift -= 8) key.push_back(static_cast<char>(chunk >> shift));
+  return key;
+}
+
+class Writer {
+ public:
+  Writer() { Int(kRecordVersion); }
+  template <typename T>
+  void Int(T value) {
+    for (size_t i = 0; i < sizeof(T); ++i) out_.push_back(static_cast<char>(uint64_t{value} >> (8 * i)));
+  }
+  void Bytes(std::string_view bytes) { out_.append(bytes); }
+  void Sized(std::string_view bytes) {
+    Int(static_cast<uint32_t>(bytes.size()));
+    Bytes(bytes);
+  }
+  std::string Take() { return std::move(out_); }
+
+ private:
+  std::string out_;
+};
+
+// Reads past the end give zeros and make ok() false.
+class Reader {
+ public:
+  explicit Reader(std::string_view in) : in_(in) { ok_ = Int<uint8_t>() == kRecordVersion; }
+  template <typename T>
+  T Int() {
+    uint64_t value = 0;
+    const std::string_view bytes = Bytes(sizeof(T));
+    for (size_t i = 0; i < bytes.size(); ++i) value |= uint64_t{static_cast<uint8_t>(bytes[i])} << (8 * i);
+    return static_cast<T>(value);
+  }
+  std::string_view Bytes(size_t count) {
+    if (count > in_.size()) {
+      ok_ = false;
+      return {};
+    }
+    const std::string_view bytes = in_.substr(0, count);
+    in_.remove_prefix(count);
+    return bytes;
+  }
+  std::string_view Sized() { return Bytes(Int<uint32_t>()); }
+  Digest ReadDigest() { return Digest::FromBytes(Bytes(Digest::kBytes)).value_or(Digest()); }
+  size_t left() const { return in_.size(); }
+  bool done() const { return ok_ && in_.empty(); }
+
+ private:
+  std::string_view in_;
+  bool ok_ = true;
+};
+
+Result<SmallBlobRecord> DecodeSmallBlob(std::string_view record) {
+  Reader in(record);
+  SmallBlobRecord out{.bytes = in.Int<uint64_t>(), .last_use_seconds = in.Int<int64_t>()};
+  if (!in.done()) return Fail(Code::kDataLoss, "a record of a small blob is malformed");
+  return out;
+}
+
+Error IndexError(std::string_view what, const rocksdb::Status& status) {
+  Code code = Code::kUnavailable;
+  if (status.IsNotFound()) code = Code::kNotFound;
+  if (status.IsCorruption()) code = Code::kDataLoss;
+  if (status.IsNoSpace()) code = Code::kResourceExhausted;
+  return Error{code, fmt::format("store index: {}: {}", what, status.ToString())};
+}
+
+rocksdb::Options DatabaseOptions() {
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.write_buffer_size = 4 * kMiB;
+  options.max_write_buffer_number = 3;
+  options.max_total_wal_size = 8 * kMiB;
+  options.max_open_files = 64;
+  options.max_background_jobs = 2;
+  options.manifest_preallocation_size = 64 * kKiB;
+  options.keep_log_file_num = 2;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  rocksdb::BlockBasedTableOptions table;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.block_cache = rocksdb::NewLRUCache(8 * kMiB);
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+// Damage, as against a disk that is full or a directory that may not be entered. RocksDB calls a missing file an
+// IOError.
+bool IsDamage(const rocksdb::Status& status) {
+  if (status.IsCorruption() || status.IsInvalidArgument() || status.IsNotFound() || status.IsNotSupported())
+    return true;
+  return status.IsIOError() && (status.IsPathNotFound() || status.ToString().find("No such file") != std::string::npos);
+}
+
+Status SetAside(const std::string& path) {
+  for (int n = 1;; ++n) {
+    const std::string aside = fmt::format("{}.damaged-{}", path, n);
+    if (std::filesystem::exists(aside)) continue;
+    std::error_code error;
+    std::filesystem::rename(path, aside, error);
+    if (error) return FailErrno("set aside " + path, error.value());
+    return {};
+  }
+}
+
+}  // namespace
+
+std::string EncodeLayer(const image_format::Device& device) {
+  Writer out;
+  out.Int(device.blob_bytes);
+  out.Bytes(device.diff_id.raw());
+  out.Bytes(device.index_digest.raw());
+  out.Int(device.index_bytes);
+  out.Int(device.blocks);
+  for (const image_format::Chunk& chunk : device.chunks.chunks()) {
+    out.Int(chunk.compressed_bytes);
+    out.Int(chunk.blocks);
+    out.Bytes(chunk.compressed_digest.raw());
+    out.Bytes(chunk.block_digest.raw());
+  }
+  return out.Take();
+}
+
+Result<image_format::Device> DecodeLayer(const Digest& blob, std::string_view record) {
+  const auto malformed = [&] {
+    return Fail(Code::kDataLoss, fmt::format("record of layer {}: malformed", blob.Short()));
+  };
+  Reader in(record);
+  image_format::Device device;
+  device.blob_digest = blob;
+  device.blob_bytes = in.Int<uint64_t>();
+  device.diff_id = in.ReadDigest();
+  device.index_digest = in.ReadDigest();
+  device.index_bytes = in.Int<uint64_t>();
+  device.blocks = in.Int<uint32_t>();
+  if (in.left() % kChunkRecordBytes != 0) return malformed();
+  device.chunks.Reserve(in.left() / kChunkRecordBytes);
+  while (in.left() != 0) {
+    const auto compressed_bytes = in.Int<uint32_t>();
+    const auto blocks = in.Int<uint32_t>();
+    const Digest compressed = in.ReadDigest();
+    const Digest decompressed = in.ReadDigest();
+    if (!device.chunks.Append(compressed_bytes, blocks, compressed, decompressed)) return malformed();
+  }
+  const bool agrees = device.chunks.device_blocks() == device.blocks && device.chunks.blob_bytes() == device.blob_bytes;
+  if (!in.done() || !agrees) return malformed();
+  return device;
+}
+
+std::string EncodePresence(const PresenceRecord& record) {
+  Writer out;
+  out.Int(record.uses);
+  out.Int(std::bit_cast<uint64_t>(record.age));
+  out.Int(record.block_bytes);
+  out.Int(record.compressed_bytes);
+  out.Sized(record.blocks);
+  out.Sized(record.compressed);
+  return out.Take();
+}
+
+Result<PresenceRecord> DecodePresence(std::string_view record) {
+  Reader in(record);
+  PresenceRecord out;
+  out.uses = in.Int<uint64_t>();
+  out.age = std::bit_cast<double>(in.Int<uint64_t>());
+  out.block_bytes = in.Int<uint64_t>();
+  out.compressed_bytes = in.Int<uint64_t>();
+  out.blocks = in.Sized();
+  out.compressed = in.Sized();
+  if (!in.done()) return Fail(Code::kDataLoss, "a presence record is malformed");
+  return out;
+}
+
+Index::Batch::Batch() : batch_(std::make_unique<rocksdb::WriteBatch>()) {}
+Index::Batch::~Batch() = default;
+Index::Batch::Batch(Batch&&) noexcept = default;
+
+void Index::Batch::PutLayer(const image_format::Device& device) {
+  batch_->Put(Key(kLayerKey, device.blob_digest), EncodeLayer(device));
+  for (ChunkIndex i = 0; i < device.chunks.size(); ++i) {
+    batch_->Put(PlaceKey(device.chunks[i].block_digest, device.blob_digest, i), "");
+  }
+}
+
+void Index::Batch::PutPresence(const Digest& blob, const PresenceRecord& record) {
+  batch_->Put(Key(kPresenceKey, blob), EncodePresence(record));
+}
+
+void Index::Batch::DeleteLayer(const image_format::Device& device) {
+  DeleteUnreadableLayer(device.blob_digest);
+  for (ChunkIndex i = 0; i < device.chunks.size(); ++i) {
+    batch_->Delete(PlaceKey(device.chunks[i].block_digest, device.blob_digest, i));
+  }
+}
+
+void Index::Batch::DeleteUnreadableLayer(const Digest& blob) {
+  batch_->Delete(Key(kLayerKey, blob));
+  batch_->Delete(Key(kPresenceKey, blob));
+}
+
+void Index::Batch::PutSmallBlob(const Digest& blob, const SmallBlobRecord& record) {
+  Writer out;
+  out.Int(record.bytes);
+  out.Int(static_cast<uint64_t>(record.last_use_seconds));
+  batch_->Put(Key(kSmallBlobKey, blob), out.Take());
+}
+
+void Index::Batch::DeleteSmallBlob(const Digest& blob) { batch_->Delete(Key(kSmallBlobKey, blob)); }
+
+bool Index::Batch::empty() const { return batch_->Count() == 0; }
+
+Index::Index(std::unique_ptr<rocksdb::DB> db, std::string reserve_path)
+    : db_(std::move(db)), reserve_path_(std::move(reserve_path)) {
+  MakeReserve();
+}
+
+Index::~Index() {
+  db_->Flush(rocksdb::FlushOptions());
+  db_->Close();
+}
+
+void Index::MakeReserve() {
+  // Without a reserve the store still works, but a disk filled by others may then keep it from evicting.
+  if (::access(reserve_path_.c_str(), F_OK) == 0) return;
+  const Result<UniqueFd> fd = OpenFile(reserve_path_, O_WRONLY | O_CREAT);
+  if (fd && ::posix_fallocate(fd->get(), 0, static_cast<off_t>(kReserveBytes)) == 0) return;
+  ::unlink(reserve_path_.c_str());
+}
+
+Result<std::unique_ptr<Index>> Index::TryOpen(const std::string& path) {
+  // RocksDB makes a new database where CURRENT is missing, beside the files of the old one.
+  std::error_code error;
+  if (!std::filesystem::exists(path + "/CURRENT", error)) {
+    for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+      const std::string extension = entry.path().extension().string();
+      if (extension == ".sst" || extension == ".log") return Fail(Code::kDataLoss, path + ": CURRENT is missing");
+    }
+  }
+  rocksdb::DB* opened = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(DatabaseOptions(), path, &opened);
+  if (!status.ok()) {
+    Error failure = IndexError("open " + path, status);
+    failure.code = IsDamage(status) ? Code::kDataLoss : Code::kUnavailable;
+    return Fail(std::move(failure));
+  }
+  std::unique_ptr<Index> index(new Index(std::unique_ptr<rocksdb::DB>(opened), path + ".reserve"));
+  // Reads every record that will be relied on without another look.
+  if (Result<Summary> summary = index->ReadSummary(); !summary) return Fail(std::move(summary).error());
+  return index;
+}
+
+Result<std::unique_ptr<Index>> Index::Open(const std::string& path, bool& begun_anew) {
+  begun_anew = false;
+  Result<std::unique_ptr<Index>> index = TryOpen(path);
+  if (index || index.error().code != Code::kDataLoss) return index;
+  spdlog::warn("{}; set aside, the store begins empty", index.error().message);
+  BANYAN_TRY(SetAside(path));
+  begun_anew = true;
+  return TryOpen(path);
+}
+
+Status Index::Write(Batch batch, bool sync) {
+  rocksdb::WriteOptions options;
+  options.sync = sync;
+  rocksdb::Status status = db_->Write(options, batch.batch_.get());
+  if (status.IsNoSpace() && ::unlink(reserve_path_.c_str()) == 0) {
+    db_->Resume();
+    status = db_->Write(options, batch.batch_.get());
+  } else if (!status.ok()) {
+    // After an error RocksDB refuses writes until told to go on.
+    db_->Resume();
+    status = db_->Write(options, batch.batch_.get());
+  }
+  if (!status.ok()) return Fail(IndexError("write", status));
+  if (sync) MakeReserve();
+  return {};
+}
+
+Result<image_format::Device> Index::GetLayer(const Digest& blob) {
+  std::string record;
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), Key(kLayerKey, blob), &record);
+  if (!status.ok()) return Fail(IndexError("layer " + blob.Short(), status));
+  return DecodeLayer(blob, record);
+}
+
+Result<PresenceRecord> Index::GetPresence(const Digest& blob) {
+  std::string record;
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), Key(kPresenceKey, blob), &record);
+  if (!status.ok()) return Fail(IndexError("presence of layer " + blob.Short(), status));
+  return DecodePresence(record);
+}
+
+std::vector<ChunkPlace> Index::Places(const Digest& block_digest, size_t limit) {
+  std::vector<ChunkPlace> places;
+  const std::string prefix = Key(kPlaceKey, block_digest);
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
+  for (it->Seek(prefix); it->Valid() && places.size() < limit && it->key().starts_with(prefix); it->Next()) {
+    const std::string_view rest = it->key().ToStringView().substr(prefix.size());
+    const Result<Digest> blob = Digest::FromBytes(rest.substr(0, Digest::kBytes));
+    if (!blob || rest.size() != Digest::kBytes + 4) continue;
+    ChunkIndex chunk = 0;
+    for (const char c : rest.substr(Digest::kBytes)) chunk = chunk << 8 | static_cast<uint8_t>(c);
+    places.push_back({*blob, chunk});
+  }
+  return places;
+}
+
+Result<Index::Summary> Index::ReadSummary() {
+  Summary summary;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
+  const auto scan = [&](char kind, const auto& take) -> Status {
+    const std::string prefix(1, kind);
+    for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
+      BANYAN_ASSIGN(const Digest blob, Digest::FromBytes(it->key().ToStringView().substr(1)));
+      BANYAN_TRY(take(blob, it->value().ToStringView()));
+    }
+    if (!it->status().ok()) return Fail(IndexError("read", it->status()));
+    return {};
+  };
+  BANYAN_TRY(scan(kPresenceKey, [&](const Digest& blob, std::string_view record) -> Status {
+    BANYAN_ASSIGN(PresenceRecord presence, DecodePresence(record));
+    presence.blocks.clear();
+    presence.compressed.clear();
+    summary.layers.emplace_back(blob, std::move(presence));
+    return {};
+  }));
+  BANYAN_TRY(scan(kSmallBlobKey, [&](const Digest& blob, std::string_view record) -> Status {
+    BANYAN_ASSIGN(const SmallBlobRecord small, DecodeSmallBlob(record));
+    summary.small_blobs.emplace_back(blob, small);
+    return {};
+  }));
+  return summary;
+}
+
+}  // namespace banyan::store

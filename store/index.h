@@ -1,0 +1,113 @@
+// The store's memory across restarts: a RocksDB of few, whole records. Keys are one letter and raw digests:
+//
+//   L <blob>                       the layer's chunk table; written once
+//   P <blob>                       what is here of it: both presence bitmaps, byte counts, uses; written whole at each
+//   flush R <block digest> <blob> <chunk, big-endian>   a place where blocks of that digest may be; written with L S
+//   <blob>                       a whole small blob: size, last use
+//
+// Presence bitmaps are values, not merges: thousands of pending merges read slowly. The write-ahead log is kept short,
+// since it is replayed at the next start. Records are little-endian; RocksDB's checksums guard them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/digest.h"
+#include "common/result.h"
+#include "image-format/image_map.h"
+
+namespace rocksdb {
+class DB;
+class WriteBatch;
+}  // namespace rocksdb
+
+namespace banyan::store {
+
+struct PresenceRecord {
+  uint64_t uses = 0;
+  double age = 0;  // eviction's clock at the last use
+  uint64_t block_bytes = 0;
+  uint64_t compressed_bytes = 0;
+  std::string blocks;      // Bitmap::bytes()
+  std::string compressed;  // Bitmap::bytes()
+  friend bool operator==(const PresenceRecord&, const PresenceRecord&) = default;
+};
+
+struct SmallBlobRecord {
+  uint64_t bytes = 0;
+  int64_t last_use_seconds = 0;  // since the epoch
+  friend bool operator==(const SmallBlobRecord&, const SmallBlobRecord&) = default;
+};
+
+struct ChunkPlace {
+  Digest blob;
+  ChunkIndex chunk = 0;
+  friend bool operator==(const ChunkPlace&, const ChunkPlace&) = default;
+};
+
+// Serialised forms, for the index and its tests. Decoders take any bytes: kDataLoss when they are not a record.
+std::string EncodeLayer(const image_format::Device& device);
+Result<image_format::Device> DecodeLayer(const Digest& blob, std::string_view record);
+std::string EncodePresence(const PresenceRecord& record);
+Result<PresenceRecord> DecodePresence(std::string_view record);
+
+// Internally synchronised.
+class Index {
+ public:
+  // Externally synchronised. Applied whole or not at all.
+  class Batch {
+   public:
+    Batch();
+    ~Batch();
+    Batch(Batch&&) noexcept;
+    void PutLayer(const image_format::Device& device);
+    void PutPresence(const Digest& blob, const PresenceRecord& record);
+    // Removes L, P and the places of the layer.
+    void DeleteLayer(const image_format::Device& device);
+    // Removes L and P of a layer whose table cannot be read; its places stay, and lead nowhere.
+    void DeleteUnreadableLayer(const Digest& blob);
+    void PutSmallBlob(const Digest& blob, const SmallBlobRecord& record);
+    void DeleteSmallBlob(const Digest& blob);
+    bool empty() const;
+
+   private:
+    friend class Index;
+    std::unique_ptr<rocksdb::WriteBatch> batch_;
+  };
+
+  // Opens or makes the database in directory `path`. One that is damaged is renamed to `path`.damaged-<n>, with a
+  // warning, and begun anew: `begun_anew` then says that nothing which the files may hold is known any more.
+  // kUnavailable when it cannot be opened for a reason that says nothing about it (no space, no permission).
+  static Result<std::unique_ptr<Index>> Open(const std::string& path, bool& begun_anew);
+  // Flushes, so that the next start replays nothing.
+  ~Index();
+
+  // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again.
+  Status Write(Batch batch, bool sync);
+
+  // kNotFound; kDataLoss when it cannot be read.
+  Result<image_format::Device> GetLayer(const Digest& blob);
+  Result<PresenceRecord> GetPresence(const Digest& blob);
+  // At most `limit` places of the block digest; none on any error.
+  std::vector<ChunkPlace> Places(const Digest& block_digest, size_t limit);
+
+  // What was there when the index was opened.
+  struct Summary {
+    std::vector<std::pair<Digest, PresenceRecord>> layers;  // bitmaps left out
+    std::vector<std::pair<Digest, SmallBlobRecord>> small_blobs;
+  };
+  Result<Summary> ReadSummary();
+
+ private:
+  explicit Index(std::unique_ptr<rocksdb::DB> db, std::string reserve_path);
+  static Result<std::unique_ptr<Index>> TryOpen(const std::string& path);
+  void MakeReserve();
+
+  const std::unique_ptr<rocksdb::DB> db_;
+  const std::string reserve_path_;
+};
+
+}  // namespace banyan::store

@@ -1,0 +1,55 @@
+#include "store/node_store.h"
+
+#include <thread>
+#include <utility>
+
+#include "store/scrub.h"
+#include "store/store_core.h"
+
+namespace banyan::store {
+
+namespace {
+
+class LocalNodeStore final : public NodeStore {
+ public:
+  LocalNodeStore(std::shared_ptr<StoreCore> core, std::chrono::milliseconds flush_interval)
+      : core_(std::move(core)),
+        flusher_([core = core_, flush_interval](std::stop_token stop) { core->FlushLoop(stop, flush_interval); }) {}
+
+  ~LocalNodeStore() override {
+    flusher_.request_stop();
+    flusher_.join();
+    core_->Close();
+  }
+
+  Result<std::shared_ptr<StoredLayer>> OpenLayer(const image_format::Device& device) override {
+    return core_->OpenLayer(device);
+  }
+  Status PutBlob(const Digest& digest, std::span<const std::byte> data) override {
+    return core_->small_blobs().Put(digest, data);
+  }
+  Result<std::string> GetBlob(const Digest& digest) override { return core_->small_blobs().Get(digest); }
+  Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) override {
+    return ScrubStore(*core_, std::move(stop), bytes_per_second);
+  }
+  void StartEviction() override { core_->evictor().Start(); }
+  StoreUsage usage() const override {
+    const Budget& budget = core_->budget();
+    return {budget.Used(Form::kCompressed), budget.Used(Form::kBlocks), budget.limit()};
+  }
+  Status Flush() override { return core_->Flush(); }
+
+ private:
+  const std::shared_ptr<StoreCore> core_;
+  std::jthread flusher_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<NodeStore>> NodeStore::Open(Options options) {
+  const std::chrono::milliseconds flush_interval = options.flush_interval;
+  BANYAN_ASSIGN(std::shared_ptr<StoreCore> core, StoreCore::Open(std::move(options)));
+  return std::make_unique<LocalNodeStore>(std::move(core), flush_interval);
+}
+
+}  // namespace banyan::store
