@@ -1,7 +1,7 @@
 // One repository of OCI content: a name on a registry (docker://host/name), or an OCI image layout on disk (oci:dir).
 //
-// Blocking calls are for the control path (manifests, uploads, whole blobs in conversion); FetchRange is the data path and is
-// asynchronous. OCI distribution specification 1.1 and OCI image layout 1.0.
+// Blocking calls are for the control path (manifests, uploads, whole blobs in conversion); FetchRange is the data path
+// and is asynchronous. OCI distribution specification 1.1 and OCI image layout 1.0.
 #pragma once
 
 #include <cstdint>
@@ -46,13 +46,15 @@ class Repository {
  public:
   virtual ~Repository() = default;
 
-  // `reference` is a tag or a digest's text. kNotFound when the registry has none; the message names the whole reference.
+  // `reference` is a tag or a digest's text. kNotFound when the registry has none; the message names the whole
+  // reference.
   virtual Result<RawManifest> GetManifest(const std::string& reference) = 0;
-  // Returns the manifest's digest. With a `subject` in the body, registries without a referrers API get the fallback tag
-  // (sha256-<hex> index, OCI 1.1 §"Referrers tag schema") updated as well.
-  virtual Result<Digest> PutManifest(const std::string& reference, std::string_view media_type, std::string_view body) = 0;
-  // The descriptors (JSON objects, as text) of the manifests whose subject is `subject`, filtered by artifact type if that is
-  // not empty; from the referrers API, else from the fallback tag. No referrers: empty.
+  // Returns the manifest's digest. With a `subject` in the body, registries without a referrers API get the fallback
+  // tag (sha256-<hex> index, OCI 1.1 §"Referrers tag schema") updated as well.
+  virtual Result<Digest> PutManifest(const std::string& reference, std::string_view media_type,
+                                     std::string_view body) = 0;
+  // The descriptors (JSON objects, as text) of the manifests whose subject is `subject`, filtered by artifact type if
+  // that is not empty; from the referrers API, else from the fallback tag. No referrers: empty.
   virtual Result<std::vector<std::string>> Referrers(const Digest& subject, std::string_view artifact_type) = 0;
 
   virtual Result<bool> HasBlob(const Digest& digest) = 0;
@@ -64,9 +66,9 @@ class Repository {
   virtual Status PutBlobFile(const Digest& digest, const std::string& path) = 0;
   virtual Status PutBlob(const Digest& digest, std::string_view bytes) = 0;
 
-  // Bytes of a blob. `on_data` is called in order with what arrives, `on_done` once at the end, both on one thread of the
-  // repository's choosing; neither may block. Exactly range.size() bytes were given when on_done gets success. No retries: the caller
-  // has other sources. After the repository's destruction began, on_done gets kCancelled.
+  // Bytes of a blob. `on_data` is called in order with what arrives, `on_done` once at the end, both on one thread of
+  // the repository's choosing; neither may block. Exactly range.size() bytes were given when on_done gets success. No
+  // retries: the caller has other sources. After the repository's destruction began, on_done gets kCancelled.
   using OnData = std::function<void(std::span<const std::byte>)>;
   using OnDone = std::function<void(Status)>;
   // Returns an id for CancelRange().
@@ -79,16 +81,18 @@ class Repository {
 };
 
 struct RepositoryOptions {
-  bool plain_http = false;           // docker: http:// (loopback hosts are tried with https first only when false)
-  std::string credentials_file;      // docker-style config.json; empty: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json
-  std::string ca_file;               // empty: the system's
+  bool plain_http = false;       // docker: http:// (loopback hosts are tried with https first only when false)
+  std::string credentials_file;  // docker-style config.json; empty: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json,
+                                 // ~/.docker/config.json
+  std::string ca_file;           // empty: the system's
   uint32_t connect_timeout_ms = 5000;
   uint32_t stall_timeout_ms = 10000;  // a transfer that moves no byte for so long fails with kDeadlineExceeded
-  uint32_t attempts = 4;              // of blocking calls, with backoff, on errors that may pass (connection, 408, 429, 5xx)
-  uint32_t range_connections = 8;     // at most so many FetchRange transfers at once; the rest queue
+  uint32_t attempts = 4;  // of blocking calls, with backoff, on errors that may pass (connection, 408, 429, 5xx)
+  uint32_t range_connections = 8;  // at most so many FetchRange transfers at once; the rest queue
 };
 
-// Opens the repository that `reference` names. Touches no network (docker:) but the directory must exist (oci:, unless `create`).
+// Opens the repository that `reference` names. Touches no network (docker:) but the directory must exist (oci:, unless
+// `create`).
 Result<std::unique_ptr<Repository>> OpenRepository(const ImageReference& reference, const RepositoryOptions& options,
                                                    bool create = false);
 
