@@ -30,7 +30,7 @@ struct ConvertOptions {
 
   // Limits; crossing one is kResourceExhausted.
   uint64_t max_device_bytes = 256 * kGiB;
-  uint64_t max_entries = 16'000'000;
+  uint64_t max_entries = 4'000'000;
   // Output (tar and device bytes) that one compressed byte may cause, enforced once `max_ratio_free_bytes` came out.
   uint64_t max_ratio = 1000;
   uint64_t max_ratio_free_bytes = 32 * kGiB;
