@@ -1,14 +1,16 @@
 // What the commands of `banyan` share: global options, exit codes, and how errors and results are printed.
 //
-// A command lives in <name>_command.cc, which registers it with CLI11 (and is the only file of the command that includes
-// CLI11: it costs 5 s to compile). Registration sets GlobalOptions::action in the subcommand's callback; main() runs the
-// action after the whole line is parsed, so global options may stand before or after the command's name.
+// A command lives in <name>_command.cc, which registers it with CLI11 (and is the only file of the command that
+// includes CLI11: it costs 5 s to compile). Registration sets GlobalOptions::action in the subcommand's callback;
+// main() runs the action after the whole line is parsed, so global options may stand before or after the command's
+// name.
 //
 //   void AddInspectCommand(CLI::App& app, GlobalOptions& globals) {
 //     auto options = std::make_shared<InspectOptions>();
 //     CLI::App* command = app.add_subcommand("inspect", "…");
 //     command->add_option("REF", options->reference, "…")->required();
-//     command->callback([options, &globals] { globals.action = [options, &globals] { return Inspect(*options, globals); }; });
+//     command->callback([options, &globals] { globals.action = [options, &globals] { return Inspect(*options, globals);
+//     }; });
 //   }
 #pragma once
 
@@ -58,8 +60,8 @@ struct GlobalOptions {
 // /var/lib/banyan for root, else $XDG_DATA_HOME/banyan or ~/.local/share/banyan.
 std::string DefaultDataRoot();
 
-// Prints "banyan: <subject>: <message>: <what to do>" on standard error (the last part where there is advice to give) and
-// returns the exit code. With --json also {"error": {"code": …, "subject": …, "message": …}} on standard output.
+// Prints "banyan: <subject>: <message>: <what to do>" on standard error (the last part where there is advice to give)
+// and returns the exit code. With --json also {"error": {"code": …, "subject": …, "message": …}} on standard output.
 // `subject` is the command and what it was about: "convert docker://host/app:1".
 int ReportError(const GlobalOptions& globals, std::string_view subject, const Error& error);
 // The line that ReportError prints, without line feed.
@@ -83,5 +85,6 @@ void AddMountCommand(CLI::App& app, GlobalOptions& globals);
 void AddUmountCommand(CLI::App& app, GlobalOptions& globals);
 void AddRunCommand(CLI::App& app, GlobalOptions& globals);
 void AddListCommand(CLI::App& app, GlobalOptions& globals);
+void AddScrubCommand(CLI::App& app, GlobalOptions& globals);
 
 }  // namespace banyan::cli

@@ -1,0 +1,81 @@
+#include "cli/conversion_cache.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "common/file_io.h"
+#include "common/units.h"
+
+namespace banyan::cli {
+namespace {
+
+constexpr int kRecordVersion = 1;
+constexpr uint64_t kMaxRecordBytes = 64 * kKiB;
+constexpr uint64_t kMaxIndexBytes = 64 * kMiB;
+
+std::optional<Digest> DigestField(const nlohmann::json& record, const char* name) {
+  const auto field = record.find(name);
+  if (field == record.end() || !field->is_string()) return std::nullopt;
+  auto digest = Digest::Parse(field->get_ref<const std::string&>());
+  if (!digest) return std::nullopt;
+  return *digest;
+}
+
+std::optional<uint64_t> NumberField(const nlohmann::json& record, const char* name) {
+  const auto field = record.find(name);
+  if (field == record.end() || !field->is_number_unsigned()) return std::nullopt;
+  return field->get<uint64_t>();
+}
+
+struct Record {
+  ConvertedLayer layer;  // without index_blob
+  Digest index_digest;
+};
+
+std::optional<Record> ParseRecord(const std::string& text) {
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object() || NumberField(json, "version") != kRecordVersion) return std::nullopt;
+  const auto diff_id = DigestField(json, "diffId");
+  const auto blob = DigestField(json, "blob");
+  const auto index = DigestField(json, "index");
+  const auto blob_bytes = NumberField(json, "blobBytes");
+  if (!diff_id || !blob || !index || !blob_bytes) return std::nullopt;
+  return Record{{*diff_id, *blob, *blob_bytes, {}}, *index};
+}
+
+std::string FormatRecord(const ConvertedLayer& layer) {
+  return nlohmann::json{{"version", kRecordVersion},
+                        {"diffId", layer.diff_id.ToString()},
+                        {"blob", layer.blob_digest.ToString()},
+                        {"blobBytes", layer.blob_bytes},
+                        {"index", Digest::Of(layer.index_blob).ToString()}}
+      .dump(2);
+}
+
+}  // namespace
+
+std::string ConversionKey::Hex() const {
+  return Digest::Of(fmt::format("{}\n{}\n{}\n{} {} {}", source_digest.Hex(), converter_version, level,
+                                chunking.min_blocks, chunking.average_blocks, chunking.max_blocks))
+      .Hex();
+}
+
+std::optional<ConvertedLayer> ConversionCache::Find(const ConversionKey& key) const {
+  const auto text = ReadFile(RecordPath(key), kMaxRecordBytes);
+  if (!text) return std::nullopt;
+  auto record = ParseRecord(*text);
+  if (!record) return std::nullopt;
+  auto index = ReadFile(RecordPath(key) + ".index", kMaxIndexBytes);
+  if (!index || Digest::Of(*index) != record->index_digest) return std::nullopt;
+  record->layer.index_blob = std::move(*index);
+  return std::move(record->layer);
+}
+
+Status ConversionCache::Put(const ConversionKey& key, const ConvertedLayer& layer) {
+  if (layer.index_blob.size() > kMaxIndexBytes) return {};
+  BANYAN_TRY(MakeDirectories(directory_));
+  BANYAN_TRY(WriteFileDurably(RecordPath(key) + ".index", layer.index_blob));
+  return WriteFileDurably(RecordPath(key), FormatRecord(layer));
+}
+
+}  // namespace banyan::cli

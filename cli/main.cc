@@ -1,0 +1,73 @@
+// `banyan`: converts, inspects, verifies, extracts, mounts and runs images.
+#include <exception>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/command.h"
+#include "common/log.h"
+
+namespace banyan::cli {
+namespace {
+
+constexpr const char* kFooter = R"(
+References are written as skopeo writes them: docker://host/name:tag, oci:directory:tag.
+
+Examples:
+  banyan convert docker://registry.example/app:1
+  banyan inspect docker://registry.example/app:1 --against docker://registry.example/app:2
+  banyan verify oci:/srv/images:app
+  banyan extract docker://registry.example/app:1 /srv/app
+  banyan mount docker://registry.example/app:1 /mnt/app
+  banyan run docker://registry.example/app:1 -- /bin/app --help
+
+Exit codes: 0 ok, 1 a check found differences, 2 usage, 3 not found, 4 denied, 5 unavailable (try again), 6 damaged or
+hostile content, 7 no space, 8 anything else, 128 + N ended by signal N.)";
+
+void AddGlobalOptions(CLI::App& app, GlobalOptions& globals) {
+  globals.data_root = DefaultDataRoot();
+  app.add_option("--data-root", globals.data_root, "Directory for all that the commands store")->capture_default_str();
+  app.add_flag("--plain-http", globals.plain_http, "Speak plain HTTP to the registry (loopback and labs)");
+  app.add_option("--creds-file", globals.creds_file, "Docker-style config.json with credentials");
+  app.add_option("--ca-file", globals.ca_file, "Certificate authorities (PEM) to trust instead of the system's");
+  app.add_flag("--json", globals.json, "Print one JSON document on standard output");
+  app.add_flag("-q,--quiet", globals.quiet, "No progress and no summary");
+}
+
+int Main(int argc, char** argv) {
+  InitLogging("banyan", spdlog::level::warn);
+  GlobalOptions globals;
+  CLI::App app("Container images that start before they have arrived.", "banyan");
+  app.set_version_flag("--version", "banyan " BANYAN_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.footer(kFooter);
+  AddGlobalOptions(app, globals);
+  AddConvertCommand(app, globals);
+  AddMountCommand(app, globals);
+  AddUmountCommand(app, globals);
+  AddListCommand(app, globals);
+  AddScrubCommand(app, globals);
+  AddRunCommand(app, globals);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "banyan: {}: see banyan --help\n", error.what());
+    return kExitUsage;
+  }
+  return globals.action();
+}
+
+}  // namespace
+}  // namespace banyan::cli
+
+int main(int argc, char** argv) {
+  try {
+    return banyan::cli::Main(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "banyan: internal error: {}\n", error.what());
+    return banyan::cli::kExitFailed;
+  }
+}
