@@ -1,6 +1,8 @@
 // Layers with known bytes, for the tests of this folder.
 #pragma once
 
+#include <fcntl.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -10,8 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "common/digest.h"
+#include "common/file_io.h"
 #include "image-format/image_map.h"
+#include "store/node_store.h"
 
 namespace banyan::store::testing {
 
@@ -54,6 +60,34 @@ inline TestLayer RandomLayer(uint64_t seed, uint32_t chunks, uint32_t max_blocks
   for (uint32_t i = 0; i < chunks; ++i)
     blocks.push_back(RandomBytes(random, (1 + random() % max_blocks) * kBlockBytes));
   return MakeLayer(std::move(blocks), seed * 1000003);
+}
+
+// The bytes of a chunk's file range, read past the store; empty when there is no such file or it ends before.
+inline std::vector<std::byte> ReadRange(const std::string& path, ByteRange range) {
+  std::vector<std::byte> bytes(range.size());
+  const Result<UniqueFd> fd = OpenFile(path, O_RDONLY);
+  if (!fd || !PreadFull(fd->get(), bytes, range.begin, path)) return {};
+  return bytes;
+}
+
+// Every chunk that the store claims has the right bytes. Returns how many it claims.
+inline size_t ExpectOnlyTruth(NodeStore& store, const std::vector<TestLayer>& layers) {
+  size_t claims = 0;
+  for (const TestLayer& source : layers) {
+    const auto layer = store.OpenLayer(source.device).value();
+    for (ChunkIndex i = 0; i < source.blocks.size(); ++i) {
+      if (layer->Has(i)) {
+        ++claims;
+        const auto bytes = ReadRange(layer->device_path(), source.device.chunks[i].device_range());
+        EXPECT_TRUE(bytes == source.blocks[i]) << "chunk " << i;
+      }
+      if (const auto compressed = layer->GetCompressed(i)) {
+        ++claims;
+        EXPECT_TRUE(*compressed == source.compressed[i]) << "compressed chunk " << i;
+      }
+    }
+  }
+  return claims;
 }
 
 }  // namespace banyan::store::testing
