@@ -80,10 +80,10 @@ Image Build(std::vector<LayerBuilder>& builders, const MergeOptions& options = {
   }
   auto tree = MergeLayers(image.pointers, options);
   EXPECT_TRUE(tree.has_value()) << tree.error().message;
-  image.tree = std::move(*tree);
+  image.tree = std::move(tree).value();
   auto metadata = WriteErofs(image.tree, devices);
   EXPECT_TRUE(metadata.has_value()) << metadata.error().message;
-  image.metadata = std::move(*metadata);
+  image.metadata = std::move(metadata).value();
   return image;
 }
 
@@ -386,6 +386,118 @@ TEST(ErofsMount, PartOfAChainHasWhiteouts) {
   layers[1].Opaque("cleared");
   layers[1].File("cleared/b", "4");
   CheckByMounting(Build(layers, {.lower_layers = 1}));
+}
+
+// A mounted tree in words, one name a line: type, mode, ids, mtime, size, target or contents.
+std::string ListTree(int directory, const std::string& path) {
+  DIR* stream = fdopendir(openat(directory, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (stream == nullptr) return path + ": " + strerror(errno) + "\n";
+  std::set<std::string> names;
+  while (const dirent* entry = readdir(stream)) names.insert(entry->d_name);
+  closedir(stream);
+  std::string list;
+  for (const std::string& name : names) {
+    if (name == "." || name == "..") continue;
+    const std::string child = path + "/" + name;
+    struct stat st {};
+    EXPECT_EQ(fstatat(directory, child.c_str(), &st, AT_SYMLINK_NOFOLLOW), 0) << child;
+    list += fmt::format("{} {:o} {} {} {}.{}", child, st.st_mode, st.st_uid, st.st_gid, st.st_mtim.tv_sec,
+                        st.st_mtim.tv_nsec);
+    std::string text(5000, '\0');
+    if (S_ISLNK(st.st_mode)) {
+      list += " " + text.substr(0, static_cast<size_t>(readlinkat(directory, child.c_str(), text.data(), text.size())));
+    } else if (S_ISREG(st.st_mode)) {
+      const UniqueFd fd(openat(directory, child.c_str(), O_RDONLY | O_CLOEXEC));
+      list += " " + text.substr(0, static_cast<size_t>(read(fd.get(), text.data(), text.size())));
+    }
+    list += "\n";
+    if (S_ISDIR(st.st_mode)) list += ListTree(directory, child);
+  }
+  return list;
+}
+
+UniqueFd MountOverlay(const std::vector<int>& lowers) {  // topmost first
+  const UniqueFd context(fsopen("overlay", FSOPEN_CLOEXEC));
+  std::string option;
+  for (const int lower : lowers) option += fmt::format("{}/proc/self/fd/{}", option.empty() ? "" : ":", lower);
+  if (fsconfig(context.get(), FSCONFIG_SET_STRING, "lowerdir", option.c_str(), 0) != 0 ||
+      fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+    return UniqueFd();
+  }
+  return UniqueFd(fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+}
+
+// Wherever a chain is cut, the two parts stacked by overlayfs show what the whole chain shows.
+void CheckParts(std::vector<LayerBuilder> chain) {
+  const auto directory = TempDir::Make("banyan-erofs-test-");
+  ASSERT_TRUE(directory.has_value());
+  const auto mount = [&directory](const Image& image, const std::string& name) {
+    const std::string path = directory->path() + "/" + name;
+    EXPECT_TRUE(WriteFileDurably(path, Text(image.metadata.bytes)).has_value());
+    std::vector<std::string> devices;
+    for (size_t i = 0; i < image.devices.size(); ++i) {
+      devices.push_back(fmt::format("{}-{}", path, i));
+      EXPECT_TRUE(WriteFileDurably(devices.back(), image.devices[i]).has_value());
+    }
+    std::string why;
+    UniqueFd fd = MountErofs(path, devices, why);
+    EXPECT_TRUE(fd.valid()) << why;
+    return fd;
+  };
+  const UniqueFd whole = mount(Build(chain), "whole");
+  const std::string expected = ListTree(whole.get(), ".");
+  EXPECT_FALSE(expected.empty());
+  for (uint32_t cut = 1; cut < chain.size(); ++cut) {
+    std::vector<LayerBuilder> below(chain.begin(), chain.begin() + cut);
+    const UniqueFd lower = mount(Build(below), fmt::format("lower{}", cut));
+    const UniqueFd upper = mount(Build(chain, {.lower_layers = cut}), fmt::format("upper{}", cut));
+    const UniqueFd stacked = MountOverlay({upper.get(), lower.get()});
+    ASSERT_TRUE(stacked.valid()) << strerror(errno);
+    EXPECT_EQ(ListTree(stacked.get(), "."), expected) << "cut below layer " << cut;
+  }
+}
+
+TEST(ErofsMount, PartsStackUnderOverlayfs) {
+  if (!CanMount()) GTEST_SKIP() << "needs root and EROFS";
+  std::vector<LayerBuilder> chain;
+  for (int i = 0; i < 4; ++i) chain.emplace_back(fmt::format("chain {}", i));
+  chain[0].Directory("d", 0711).mtime_seconds = 1000;
+  chain[0].File("d/a", "a0");
+  chain[0].File("d/b", "b0");
+  chain[0].Directory("wide", 01777);
+  chain[0].File("wide/keep", "k0");
+  chain[0].File("tree/sub/deep", "t0");
+  chain[0].Symlink("lib", "usr/lib");
+  chain[0].File("usr/lib/x", "x0");
+  chain[0].File("becomes-dir", "f0");
+  chain[0].File("becomes-file/in", "i0");
+  chain[1].Whiteout("d/a");
+  chain[1].File("wide/new", "n1");
+  chain[1].Opaque("tree");
+  chain[1].File("tree/other", "o1");
+  chain[1].Whiteout("becomes-dir");
+  chain[1].File("brief", "b1");
+  chain[2].File("lib/y", "y2");
+  chain[2].File("becomes-dir/in", "d2");
+  chain[2].File("becomes-file", "f2");
+  chain[2].LinkToLower("linked", "d/b");
+  chain[2].Whiteout("brief");
+  chain[3].Whiteout("tree");
+  chain[3].Directory("usr", 0700).uid = 7;
+  chain[3].File("d/a", "a3");
+  CheckParts(chain);
+}
+
+TEST(ErofsMount, PartsWithARootOfWhichNothingIsLeft) {
+  if (!CanMount()) GTEST_SKIP() << "needs root and EROFS";
+  std::vector<LayerBuilder> chain{LayerBuilder("below"), LayerBuilder("above"), LayerBuilder("top")};
+  chain[0].File("a", "1");
+  chain[0].File("d/x", "2");
+  chain[1].Opaque("");
+  chain[1].File("d/y", "3");
+  chain[2].Opaque("d");
+  chain[2].File("d/z", "4");
+  CheckParts(chain);
 }
 
 }  // namespace

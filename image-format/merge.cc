@@ -340,7 +340,8 @@ class TreeFlattener {
   void EmitDifference(uint32_t directory, std::vector<Task>& stack) {
     const std::vector<Name>& now = draft_.NamesOf(directory);
     const std::vector<Name>& before = draft_.lower[draft_.inodes[directory].directory];
-    if (!before.empty() && !AnySurvives(before, now)) {
+    // overlayfs ignores an opaque mark on a layer's root.
+    if (directory != MergedTree::kRoot && !before.empty() && !AnySurvives(before, now)) {
       tree_.inodes_[number_[directory]].opaque = true;
       EmitAll(directory, stack);
       return;
