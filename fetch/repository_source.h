@@ -32,8 +32,12 @@ class RepositorySource final : public ChunkSource {
   struct Transfer;
   struct State;
 
-  std::string_view name_;
-  std::shared_ptr<State> state_;
+  void SetAlarm(const std::shared_ptr<Transfer>& transfer);
+
+  const std::shared_ptr<net::Repository> repository_;
+  Timer* const timer_;
+  const std::string_view name_;
+  const std::shared_ptr<State> state_;  // shared with callbacks
 };
 
 }  // namespace banyan::fetch

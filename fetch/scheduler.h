@@ -25,7 +25,9 @@
 #include "fetch/chunk_source.h"
 #include "fetch/counters.h"
 #include "fetch/lazy_layer.h"
+#include "fetch/request_planner.h"
 #include "fetch/timer.h"
+#include "fetch/touch_log.h"
 #include "store/node_store.h"
 
 namespace banyan::fetch {
@@ -35,24 +37,18 @@ class SchedulerCore;
 // Internally synchronised.
 class Scheduler {
  public:
-  // In compressed bytes. A window of fewer bytes than two chunks still lets two requests of one chunk go.
-  struct ClassLimits {
-    uint64_t window_bytes;   // at most so many in flight
-    uint64_t request_bytes;  // adjacent chunks are put into one request up to so many
-  };
-
   struct Options {
-    Executor& executor;                              // for disk I/O, digests and decoding; must outlive the scheduler
-    Timer* timer = nullptr;                          // must outlive the scheduler; null: one of its own
-    ClassLimits demand_limits{64 * kMiB, 4 * kMiB};  // the window is each layer's own
-    ClassLimits prefetch_limits{8 * kMiB, 4 * kMiB};
-    ClassLimits fill_limits{4 * kMiB, 1 * kMiB};
+    Executor& executor;      // for disk I/O, digests and decoding; must outlive the scheduler
+    Timer* timer = nullptr;  // must outlive the scheduler and its layers; null: one of its own
+    ClassLimits demand_limits{64 * kMiB, 4 * kMiB, 64};  // each layer has such a window
+    ClassLimits prefetch_limits{8 * kMiB, 4 * kMiB, 4};
+    ClassLimits fill_limits{4 * kMiB, 1 * kMiB, 2};
     std::chrono::milliseconds read_timeout{5 * 60 * 1000};
     // A request that is unanswered for so long, plus its bytes at 128 KiB/s, is given up and tried again.
     std::chrono::milliseconds attempt_timeout{10'000};
     std::chrono::milliseconds hung_after{10'000};  // a read that waits longer is counted and logged once
-    std::chrono::milliseconds stalled_after{
-        2'000};                            // a request without progress for so long no longer holds back lower classes
+    // A request without progress for so long no longer holds back the lower classes.
+    std::chrono::milliseconds stalled_after{2'000};
     uint64_t read_ahead_bytes = 4 * kMiB;  // of the device, at most; 0: none
     bool fill = false;                     // the default of AddOptions::fill
     bool keep_compressed = false;          // store what arrives in its compressed form as well
@@ -66,11 +62,6 @@ class Scheduler {
   struct PrefetchItem {
     std::shared_ptr<LazyLayer> layer;  // of this scheduler; others are ignored
     ChunkIndex chunk = 0;
-  };
-
-  struct FirstTouch {
-    ChunkIndex chunk = 0;
-    Clock::time_point when;
   };
 
   struct Stats {
@@ -122,7 +113,7 @@ class Scheduler {
   Stats stats() const;
 
  private:
-  std::unique_ptr<Timer> own_timer_;
+  const bool fill_;
   std::shared_ptr<SchedulerCore> core_;
 };
 

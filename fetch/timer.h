@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -26,7 +27,8 @@ class Timer {
   virtual void Cancel(Id id) = 0;
 };
 
-// The real one: one thread, asleep until the earliest task. The destructor forgets what is left and joins.
+// The real one: one thread, asleep until the earliest task. The destructor forgets what is left and joins (unless it
+// runs on that thread itself, from a task's last reference).
 class ThreadTimer final : public Timer {
  public:
   ThreadTimer();
@@ -40,14 +42,17 @@ class ThreadTimer final : public Timer {
 
  private:
   using Key = std::pair<Clock::time_point, Id>;
-  void Run();
+  struct State {
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::map<Key, std::function<void()>> tasks;  // guarded by mutex
+    std::map<Id, Clock::time_point> when;        // guarded by mutex
+    Id last_id = 0;                              // guarded by mutex
+    bool stopping = false;                       // guarded by mutex
+  };
+  static void Run(State& state);
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::map<Key, std::function<void()>> tasks_;  // guarded by mutex_
-  std::map<Id, Clock::time_point> when_;        // guarded by mutex_
-  Id last_id_ = 0;                              // guarded by mutex_
-  bool stopping_ = false;                       // guarded by mutex_
+  std::shared_ptr<State> state_;  // shared with the thread
   std::thread thread_;
 };
 

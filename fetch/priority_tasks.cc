@@ -1,0 +1,41 @@
+#include "fetch/priority_tasks.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace banyan::fetch {
+
+void PriorityTasks::Post(Priority priority, std::function<void()> task) {
+  {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->closed) return;
+    state_->queues[static_cast<size_t>(priority)].push_back(std::move(task));
+  }
+  executor_.Post([state = state_] { RunOne(*state); });
+}
+
+void PriorityTasks::RunOne(State& state) {
+  std::function<void()> task;
+  {
+    const std::lock_guard lock(state.mutex);
+    const auto queue = std::ranges::find_if(state.queues, [](const auto& tasks) { return !tasks.empty(); });
+    if (queue == state.queues.end()) return;
+    task = std::move(queue->front());
+    queue->pop_front();
+    ++state.running;
+  }
+  task();
+  task = nullptr;  // what it holds is let go before Close() returns
+  const std::lock_guard lock(state.mutex);
+  if (--state.running == 0) state.idle.notify_all();
+}
+
+void PriorityTasks::Close() {
+  std::array<std::deque<std::function<void()>>, 3> forgotten;
+  std::unique_lock lock(state_->mutex);
+  state_->closed = true;
+  std::swap(forgotten, state_->queues);
+  state_->idle.wait(lock, [this] { return state_->running == 0; });
+}
+
+}  // namespace banyan::fetch

@@ -1,0 +1,42 @@
+// The scheduler's work on an executor that it shares: what demand waits for is done first, whatever was posted before.
+//
+// Each Post() puts one turn into the executor's queue; a turn takes the most urgent task there is when it comes.
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "common/executor.h"
+#include "fetch/chunk_source.h"
+
+namespace banyan::fetch {
+
+// Internally synchronised. The executor must outlive what was posted.
+class PriorityTasks {
+ public:
+  explicit PriorityTasks(Executor& executor) : executor_(executor), state_(std::make_shared<State>()) {}
+
+  // After Close(): does nothing.
+  void Post(Priority priority, std::function<void()> task);
+  // Forgets what has not begun and waits for what has. Not to be called from a task.
+  void Close();
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable idle;
+    std::array<std::deque<std::function<void()>>, 3> queues;  // guarded by mutex
+    size_t running = 0;                                       // guarded by mutex
+    bool closed = false;                                      // guarded by mutex
+  };
+  static void RunOne(State& state);
+
+  Executor& executor_;
+  std::shared_ptr<State> state_;  // shared with the turns that are still in the executor's queue
+};
+
+}  // namespace banyan::fetch

@@ -1,0 +1,133 @@
+// The wiring of the scheduler: the flight table (what to do) under one mutex, and the threads that do it.
+//
+// Whatever changes the table ends in Pump(), which takes out what may be sent and posts it. The mutex is never held
+// while a source, the store, the timer, the executor or a completion is called. What these call back with holds the
+// core weakly, so that a late answer after the scheduler's end finds nobody; sources are let go only on the threads of
+// callers and of the executor, never on a source's own.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "fetch/flight_table.h"
+#include "fetch/pending_read.h"
+#include "fetch/priority_tasks.h"
+#include "fetch/read_ahead.h"
+#include "fetch/scheduler.h"
+
+namespace banyan::fetch {
+
+// Internally synchronised.
+class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
+ public:
+  struct Layer {
+    Layer(LayerId id_in, std::shared_ptr<store::StoredLayer> stored_in, uint64_t read_ahead_bytes)
+        : id(id_in),
+          stored(std::move(stored_in)),
+          touches(stored->device().chunks.size()),
+          read_ahead(read_ahead_bytes) {}
+
+    const LayerId id;
+    const std::shared_ptr<store::StoredLayer> stored;
+    std::atomic<bool> cancelled = false;
+
+    std::mutex demand_mutex;
+    TouchLog touches;      // guarded by demand_mutex
+    ReadAhead read_ahead;  // guarded by demand_mutex
+
+    // Guarded by the core's mutex.
+    std::shared_ptr<ChunkSource> source;
+    std::set<ReadId> reads;
+    ChunkIndex next_fill = 0;  // fill has asked for all before
+  };
+  using LayerPtr = std::shared_ptr<Layer>;
+
+  SchedulerCore(const Scheduler::Options& options, std::shared_ptr<Timer> timer);
+
+  LayerPtr AddLayer(std::shared_ptr<store::StoredLayer> stored, std::shared_ptr<ChunkSource> source, bool fill);
+  ReadId Read(const LayerPtr& layer, ByteRange range, OnRead done);
+  void CancelAll(Layer& layer);
+  // CancelAll(), and lets the source go.
+  void RemoveLayer(Layer& layer);
+  void Prefetch(std::span<const std::pair<LayerPtr, ChunkIndex>> chunks);
+  void SetFillPaused(bool paused);
+  void WhenIdle(std::function<void()> done);
+  Scheduler::Stats stats() const;
+  // Cancels everything and waits for the tasks. Nothing begins afterwards.
+  void Shutdown();
+
+ private:
+  struct ReadEvent {
+    ReadId read;
+    bool hung;  // else: its time is up
+  };
+  struct WaitingRead : PendingRead {
+    LayerPtr layer;
+    DeadlineQueue<ReadEvent>::Handle event;
+  };
+  struct ReadFailure {
+    WaitingRead read;
+    Error error;
+  };
+
+  ChunkRange NoteDemand(Layer& layer, ChunkRange chunks);
+  void PrefetchRange(const LayerPtr& layer, ChunkRange chunks);
+  ReadId Wait(const LayerPtr& layer, WaitingRead read);
+
+  // The path of a request: Send on the executor, OnAnswer on a thread of the source's, Accept on the executor, Deliver.
+  void Pump();
+  void Send(const PlannedRequest& request);
+  void FetchFrom(ChunkSource& source, const LayerPtr& layer, const PlannedRequest& request, ChunkRange chunks);
+  void OnAnswer(const LayerPtr& layer, std::string_view source, const PlannedRequest& request, ChunkIndex chunk,
+                Result<ChunkBytes> answer);
+  void Accept(const LayerPtr& layer, std::string_view source, Priority priority, ChunkIndex chunk,
+              const ChunkBytes& bytes);
+  void Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldChunk& held);
+  void Refill(const LayerPtr& layer, ChunkIndex from);
+
+  void OnAlarm(Clock::time_point when);
+  void LogHung(const std::vector<std::string>& reads);
+
+  // These need mutex_.
+  WaitingRead TakeRead(ReadId id);
+  void LeaveMissing(const WaitingRead& read, ReadId id);
+  Error TimeoutError(const WaitingRead& read) const;
+  std::vector<WaitingRead> DropReads(Layer& layer);
+  LayerPtr TakeRefill();
+  bool Idle() const;
+
+  const Scheduler::Options options_;
+  const std::shared_ptr<Timer> timer_;
+  PriorityTasks tasks_;
+  CounterTable counters_;
+  std::atomic<uint64_t> reads_total_ = 0;
+  std::atomic<uint64_t> reads_at_once_ = 0;
+  std::atomic<uint64_t> reads_from_memory_ = 0;
+
+  mutable std::mutex mutex_;
+  // All below: guarded by mutex_.
+  FlightTable table_;
+  std::unordered_map<LayerId, LayerPtr> layers_;
+  std::set<LayerId> filling_;  // layers that fill has not gone through
+  std::unordered_map<ReadId, WaitingRead> reads_;
+  DeadlineQueue<ReadEvent> read_events_;
+  std::vector<std::function<void()>> idle_callbacks_;
+  Clock::time_point alarm_ = Clock::time_point::max();
+  LayerId last_layer_ = 0;
+  ReadId last_read_ = 0;
+  bool pumping_ = false;
+  bool pump_again_ = false;
+  bool refilling_ = false;
+  bool fill_paused_ = false;
+  bool stopped_ = false;
+  uint64_t reads_failed_ = 0;
+  uint64_t hung_reads_ = 0;
+  Clock::duration longest_read_{};
+};
+
+}  // namespace banyan::fetch
