@@ -46,6 +46,13 @@ bool ClearHoles(int fd, const image_format::ChunkTable& chunks, Form form, uint6
   return any;
 }
 
+Result<UniqueFd> OpenIn(ChunkDirectory& directory, const std::string& path, uint64_t size_bytes) {
+  bool created = false;
+  Result<UniqueFd> fd = directory.disk.OpenSparse(path, size_bytes, created);
+  if (created) directory.has_new_names.store(true);
+  return fd;
+}
+
 uint64_t SumOf(const image_format::ChunkTable& chunks, Form form, const Bitmap& present) {
   uint64_t bytes = 0;
   for (ChunkIndex i = 0; i < present.size(); ++i) {
@@ -56,32 +63,31 @@ uint64_t SumOf(const image_format::ChunkTable& chunks, Form form, const Bitmap& 
 
 }  // namespace
 
-ChunkFile::ChunkFile(Form form, const image_format::ChunkTable& chunks, std::string path, Bitmap durable, Disk& disk,
-                     UniqueFd fd, bool created, bool keep_open, bool lost_chunks)
+ChunkFile::ChunkFile(Form form, const image_format::ChunkTable& chunks, std::string path, Bitmap durable,
+                     ChunkDirectory& directory, UniqueFd fd, bool lost_chunks)
     : form_(form),
       chunks_(chunks),
       path_(std::move(path)),
-      disk_(disk),
-      fd_(keep_open ? std::move(fd) : UniqueFd()),
+      directory_(directory),
+      fd_(std::move(fd)),
       presence_(durable),
       lost_chunks_(lost_chunks),
-      bytes_(SumOf(chunks, form, durable)),
-      created_(created) {}
+      bytes_(SumOf(chunks, form, durable)) {}
 
 Result<std::unique_ptr<ChunkFile>> ChunkFile::Open(Form form, const image_format::ChunkTable& chunks, std::string path,
-                                                   Bitmap durable, Disk& disk, bool keep_open) {
+                                                   Bitmap durable, ChunkDirectory& directory, bool keep_open) {
   const uint64_t size_bytes = form == Form::kBlocks ? chunks.device_bytes() : chunks.blob_bytes();
   UniqueFd fd;
-  bool created = false;
   bool lost_chunks = false;
   if (keep_open || durable.count() != 0) {
-    BANYAN_ASSIGN(fd, disk.OpenSparse(path, size_bytes, created));
+    BANYAN_ASSIGN(fd, OpenIn(directory, path, size_bytes));
     lost_chunks = ClearHoles(fd.get(), chunks, form, size_bytes, durable);
     if (lost_chunks)
       spdlog::warn("{}: the index speaks of chunks that are not there; they will be fetched again", path);
   }
-  return std::unique_ptr<ChunkFile>(new ChunkFile(form, chunks, std::move(path), std::move(durable), disk,
-                                                  std::move(fd), created, keep_open, lost_chunks));
+  if (!keep_open) fd.reset();
+  return std::unique_ptr<ChunkFile>(
+      new ChunkFile(form, chunks, std::move(path), std::move(durable), directory, std::move(fd), lost_chunks));
 }
 
 uint64_t ChunkFile::IdleBytes() const {
@@ -99,15 +105,13 @@ uint64_t ChunkFile::BytesIn(const std::string& bitmap) const {
 template <typename Use>
 Status ChunkFile::WithFd(Use use) {
   if (fd_.valid()) return use(fd_.get());
-  bool created = false;
-  BANYAN_ASSIGN(const UniqueFd fd, disk_.OpenSparse(path_, size_bytes(), created));
-  if (created) created_.store(true, std::memory_order_relaxed);
+  BANYAN_ASSIGN(const UniqueFd fd, OpenIn(directory_, path_, size_bytes()));
   return use(fd.get());
 }
 
 Status ChunkFile::Write(ChunkIndex chunk, std::span<const std::byte> data) {
   return WithFd([&](int fd) -> Status {
-    Status written = disk_.Write(fd, data, RangeOf(chunk).begin, path_);
+    Status written = directory_.disk.Write(fd, data, RangeOf(chunk).begin, path_);
     if (written) return {};
     // A prefix may be there; its room may be what others need.
     if (Status punched = Punch(fd, std::span(&chunk, 1)); !punched) spdlog::warn("{}", punched.error().message);
@@ -137,9 +141,8 @@ Status ChunkFile::ReadFromDisk(ChunkIndex chunk, std::span<std::byte> buffer) {
   });
 }
 
-Status ChunkFile::Sync(bool& created) {
-  if (created_.exchange(false, std::memory_order_relaxed)) created = true;
-  return WithFd([&](int fd) { return disk_.Sync(fd, path_); });
+Status ChunkFile::Sync() {
+  return WithFd([&](int fd) { return directory_.disk.Sync(fd, path_); });
 }
 
 std::vector<ChunkIndex> ChunkFile::ClaimIdle(uint64_t bytes, bool spare_recent) {
@@ -164,7 +167,7 @@ Status ChunkFile::Punch(int fd, std::span<const ChunkIndex> chunks) {
   for (size_t i = 0; i < chunks.size();) {
     size_t next = i + 1;
     while (next < chunks.size() && chunks[next] == chunks[next - 1] + 1) ++next;
-    BANYAN_TRY(disk_.Punch(fd, {RangeOf(chunks[i]).begin, RangeOf(chunks[next - 1]).end}, path_));
+    BANYAN_TRY(directory_.disk.Punch(fd, {RangeOf(chunks[i]).begin, RangeOf(chunks[next - 1]).end}, path_));
     i = next;
   }
   return {};

@@ -20,6 +20,15 @@
 
 namespace banyan::store {
 
+// What the files of one directory share.
+struct ChunkDirectory {
+  std::string path;
+  Disk& disk;
+  // A file was made since the directory was synced last. Outlives the file's handle: one that made a file may close
+  // before another puts the first chunk into it.
+  std::atomic<bool> has_new_names{false};
+};
+
 // Internally synchronised.
 class ChunkFile {
  public:
@@ -27,7 +36,7 @@ class ChunkFile {
   // index that lost its newest records may speak of chunks that were punched since. `keep_open`: for a file whose
   // descriptor others use; the other kind is opened for each operation.
   static Result<std::unique_ptr<ChunkFile>> Open(Form form, const image_format::ChunkTable& chunks, std::string path,
-                                                 Bitmap durable, Disk& disk, bool keep_open);
+                                                 Bitmap durable, ChunkDirectory& directory, bool keep_open);
 
   Form form() const { return form_; }
   const std::string& path() const { return path_; }
@@ -58,10 +67,8 @@ class ChunkFile {
   Status Read(ChunkIndex chunk, std::span<std::byte> buffer);
   // As Read(), from the disk rather than from the page cache, as far as the kernel grants it.
   Status ReadFromDisk(ChunkIndex chunk, std::span<std::byte> buffer);
-  // Makes all that was written before durable; `created` is set when the directory needs a sync as well.
-  Status Sync(bool& created);
-  // The directory's sync failed: the next Sync() asks for it again.
-  void RequireDirectorySync() { created_.store(true, std::memory_order_relaxed); }
+  // Makes all that was written before durable, but for the file's name, which is the directory's affair.
+  Status Sync();
 
   // Claims idle chunks until they have `bytes`. `spare_recent`: first those not leased since the last round.
   std::vector<ChunkIndex> ClaimIdle(uint64_t bytes, bool spare_recent);
@@ -76,8 +83,8 @@ class ChunkFile {
   void Recount(uint64_t bytes) { bytes_.fetch_add(bytes, std::memory_order_relaxed); }
 
  private:
-  ChunkFile(Form form, const image_format::ChunkTable& chunks, std::string path, Bitmap durable, Disk& disk,
-            UniqueFd fd, bool created, bool keep_open, bool lost_chunks);
+  ChunkFile(Form form, const image_format::ChunkTable& chunks, std::string path, Bitmap durable,
+            ChunkDirectory& directory, UniqueFd fd, bool lost_chunks);
   uint64_t size_bytes() const { return form_ == Form::kBlocks ? chunks_.device_bytes() : chunks_.blob_bytes(); }
   // Runs `use` with a descriptor of the file.
   template <typename Use>
@@ -87,12 +94,11 @@ class ChunkFile {
   const Form form_;
   const image_format::ChunkTable& chunks_;
   const std::string path_;
-  Disk& disk_;
+  ChunkDirectory& directory_;
   UniqueFd fd_;  // kept open, or none
   Presence presence_;
   const bool lost_chunks_;
   std::atomic<uint64_t> bytes_;
-  std::atomic<bool> created_;
   std::atomic<bool> keep_dropped_{false};
   std::atomic<ChunkIndex> hand_{0};  // where the next round of eviction begins
 };

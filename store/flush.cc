@@ -81,24 +81,23 @@ Status StoreCore::Flush() {
 
 Status StoreCore::SyncFiles(std::span<const std::shared_ptr<Layer>> layers, Synced& synced) {
   Status status;
-  bool created[2] = {false, false};
-  const Form forms[] = {Form::kBlocks, Form::kCompressed};
+  const auto note = [&](Status done) {
+    if (!done && status) status = std::move(done);
+  };
   for (const auto& layer : layers) {
-    for (const Form form : forms) {
+    for (const Form form : {Form::kBlocks, Form::kCompressed}) {
       ChunkFile& file = layer->file(form);
       if (!file.presence().BeginSync()) continue;
       synced.emplace_back(layer.get(), &file);
-      if (Status done = file.Sync(created[static_cast<size_t>(form)]); !done && status) status = std::move(done);
+      note(file.Sync());
     }
   }
-  for (const Form form : forms) {
-    if (!created[static_cast<size_t>(form)]) continue;
-    Status done = disk_->SyncDirectory(DirectoryOf(form));
-    if (done) continue;
-    for (const auto& [layer, file] : synced) {
-      if (file->form() == form) file->RequireDirectorySync();
-    }
-    if (status) status = std::move(done);
+  if (synced.empty()) return status;
+  for (ChunkDirectory* directory : {&devices_, &blobs_}) {
+    if (!directory->has_new_names.exchange(false)) continue;
+    Status done = disk_->SyncDirectory(directory->path);
+    if (!done) directory->has_new_names.store(true);
+    note(std::move(done));
   }
   return status;
 }

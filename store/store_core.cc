@@ -51,8 +51,9 @@ Status CheckShape(const image_format::Device& device) {
 }  // namespace
 
 StoreCore::StoreCore(const NodeStore::Options& options)
-    : root_(options.root),
-      disk_(options.disk ? options.disk : RealDisk()),
+    : disk_(options.disk ? options.disk : RealDisk()),
+      devices_{.path = options.root + "/devices", .disk = *disk_},
+      blobs_{.path = options.root + "/blobs/sha256", .disk = *disk_},
       budget_(options.budget_bytes),
       evictor_(*this, !options.defer_eviction),
       small_blobs_(
@@ -60,7 +61,7 @@ StoreCore::StoreCore(const NodeStore::Options& options)
 
 Result<std::shared_ptr<StoreCore>> StoreCore::Open(NodeStore::Options options) {
   std::shared_ptr<StoreCore> core(new StoreCore(options));
-  for (const Form form : {Form::kBlocks, Form::kCompressed}) BANYAN_TRY(MakeDirectories(core->DirectoryOf(form)));
+  for (const Form form : {Form::kBlocks, Form::kCompressed}) BANYAN_TRY(MakeDirectories(core->directory(form).path));
   BANYAN_ASSIGN(core->lock_, LockRoot(options.root));
   bool begun_anew = false;
   BANYAN_ASSIGN(core->index_, Index::Open(options.root + "/index", begun_anew));
@@ -89,19 +90,17 @@ Status StoreCore::TakeInventory() {
   age_ = youngest.value_or(0);
   small_blobs_.Load(summary.small_blobs);
   for (const auto& [blob, record] : summary.small_blobs) blobs.insert(blob.Hex());
-  RemoveStrangers(*disk_, DirectoryOf(Form::kBlocks), devices);
-  RemoveStrangers(*disk_, DirectoryOf(Form::kCompressed), blobs);
+  RemoveStrangers(*disk_, devices_.path, devices);
+  RemoveStrangers(*disk_, blobs_.path, blobs);
   CollectEmpty();
   // What a process made that died before it could sync the directories counts from here on.
-  BANYAN_TRY(disk_->SyncDirectory(DirectoryOf(Form::kBlocks)));
-  return disk_->SyncDirectory(DirectoryOf(Form::kCompressed));
+  BANYAN_TRY(disk_->SyncDirectory(devices_.path));
+  return disk_->SyncDirectory(blobs_.path);
 }
 
-std::string StoreCore::DirectoryOf(Form form) const {
-  return root_ + (form == Form::kBlocks ? "/devices" : "/blobs/sha256");
+std::string StoreCore::PathOf(Form form, const Digest& blob) const {
+  return (form == Form::kBlocks ? devices_ : blobs_).path + "/" + blob.Hex();
 }
-
-std::string StoreCore::PathOf(Form form, const Digest& blob) const { return DirectoryOf(form) + "/" + blob.Hex(); }
 
 void StoreCore::RaiseAge(double priority) {
   double old = age_.load(std::memory_order_relaxed);

@@ -49,6 +49,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   static Result<std::shared_ptr<StoreCore>> Open(NodeStore::Options options);
 
   Disk& disk() { return *disk_; }
+  ChunkDirectory& directory(Form form) { return form == Form::kBlocks ? devices_ : blobs_; }
   Index& index() { return *index_; }
   Budget& budget() { return budget_; }
   Evictor& evictor() { return evictor_; }
@@ -90,7 +91,6 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   using Synced = std::vector<std::pair<Layer*, ChunkFile*>>;
 
   explicit StoreCore(const NodeStore::Options& options);
-  std::string DirectoryOf(Form form) const;
   Status TakeInventory();
   std::shared_ptr<Layer> FindLive(const Digest& blob) const;
   Result<std::shared_ptr<Layer>> OpenKnownLocked(const Digest& blob);                // open_mutex_ held
@@ -100,8 +100,9 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   Status SyncFiles(std::span<const std::shared_ptr<Layer>> layers, Synced& synced);
   Status CommitFlush(std::span<const std::shared_ptr<Layer>> layers, const Synced& synced);
 
-  const std::string root_;
   const std::shared_ptr<Disk> disk_;
+  ChunkDirectory devices_;
+  ChunkDirectory blobs_;
   UniqueFd lock_;                 // set once by Open()
   std::unique_ptr<Index> index_;  // set once by Open()
   Budget budget_;

@@ -42,12 +42,12 @@ Result<std::shared_ptr<Layer>> Layer::Make(std::shared_ptr<StoreCore> core, imag
   const image_format::ChunkTable& chunks = layer->device_.chunks;
   const Digest& blob = layer->device_.blob_digest;
   StoreCore& owner = *layer->core_;
-  BANYAN_ASSIGN(layer->blocks_,
-                ChunkFile::Open(Form::kBlocks, chunks, owner.PathOf(Form::kBlocks, blob),
-                                Bitmap(chunks.size(), record.blocks), owner.disk(), /*keep_open=*/true));
-  BANYAN_ASSIGN(layer->compressed_,
-                ChunkFile::Open(Form::kCompressed, chunks, owner.PathOf(Form::kCompressed, blob),
-                                Bitmap(chunks.size(), record.compressed), owner.disk(), /*keep_open=*/false));
+  BANYAN_ASSIGN(layer->blocks_, ChunkFile::Open(Form::kBlocks, chunks, owner.PathOf(Form::kBlocks, blob),
+                                                Bitmap(chunks.size(), record.blocks), owner.directory(Form::kBlocks),
+                                                /*keep_open=*/true));
+  BANYAN_ASSIGN(layer->compressed_, ChunkFile::Open(Form::kCompressed, chunks, owner.PathOf(Form::kCompressed, blob),
+                                                    Bitmap(chunks.size(), record.compressed),
+                                                    owner.directory(Form::kCompressed), /*keep_open=*/false));
   return layer;
 }
 
