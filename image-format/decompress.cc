@@ -15,6 +15,9 @@ namespace banyan::image_format {
 namespace {
 
 constexpr size_t kInputBytes = 128 * 1024;
+// isa-l 2.30 miscalculates the header's CRC-16 when the header comes in pieces, so headers up to this length are given
+// whole.
+constexpr size_t kGzipHeaderBytes = 66 * 1024;
 constexpr int kMaxZstdWindowLog = 27;
 
 // Compressed bytes not yet decoded.
@@ -150,7 +153,7 @@ class GzipSource final : public Decompressor {
   }
 
   Status NextMember() {
-    BANYAN_TRY(input_.Want(2));
+    BANYAN_TRY(input_.Want(kGzipHeaderBytes));
     if (IsGzip(input_)) {
       Reset();
       return {};
@@ -227,7 +230,10 @@ std::string_view CompressionName(Compression compression) {
 Result<std::unique_ptr<Decompressor>> Decompressor::Open(ByteSource& compressed) {
   Input input(compressed);
   BANYAN_TRY(input.Want(4));
-  if (IsGzip(input)) return std::make_unique<GzipSource>(std::move(input));
+  if (IsGzip(input)) {
+    BANYAN_TRY(input.Want(kGzipHeaderBytes));
+    return std::make_unique<GzipSource>(std::move(input));
+  }
   if (IsZstd(input)) return std::make_unique<ZstdSource>(std::move(input));
   return std::make_unique<PlainSource>(std::move(input));
 }
