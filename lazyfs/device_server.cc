@@ -224,7 +224,7 @@ class DeviceServer::Impl final : public FuseHandler {
         return ReplyAttributes(std::move(request), layer.size_bytes());
       case FUSE_OPEN: {
         fuse_open_out out{};
-        out.open_flags = FOPEN_KEEP_CACHE;
+        out.open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
         return request.ReplyStruct(out);
       }
       case FUSE_RELEASE:

@@ -180,6 +180,8 @@ Status FuseSession::Shutdown() {
   core_->FailAll();
   Status unmounted = UnmountWithin(options.mount_dir, kBusyWait, kUnmountTimeout);
   core_->StopServing();
+  // A file that is still open would make its owner wait for ever, on close(2), for an answer from nobody.
+  core_->CloseConnection();
   if (options.keeper != nullptr) BANYAN_TRY(options.keeper->Drop(options.name));
   if (!unmounted && unmounted.error().code != Code::kNotFound) return unmounted;
   return {};

@@ -28,6 +28,8 @@ class FuseSessionCore : public std::enable_shared_from_this<FuseSessionCore> {
   Status StartServing(bool taken_over);
   // No request is handled and nothing is written any more once this has returned.
   void StopServing();
+  // After StopServing(): lets go of the descriptor, so that the kernel fails whatever still waits.
+  void CloseConnection() { fuse_.reset(); }
   // Answers all parked requests, and every later one, with EIO.
   void FailAll();
 
@@ -73,7 +75,7 @@ class FuseSessionCore : public std::enable_shared_from_this<FuseSessionCore> {
 
   const FuseSessionOptions options_;
   FuseHandler* const handler_;
-  const UniqueFd fuse_;
+  UniqueFd fuse_;  // constant until CloseConnection()
   const std::unique_ptr<Journal> journal_;
   ReplyWriter writer_;
   UniqueFd stop_event_;
