@@ -274,6 +274,24 @@ TEST_F(NodeStoreTest, SmallBlobsAreCheckedBothWays) {
   EXPECT_EQ(store->GetBlob(digest).value(), text);
 }
 
+TEST_F(NodeStoreTest, ABlobIsSmallOrALayersDataNotBoth) {
+  const auto store = Open();
+  const std::string text = "both";
+  TestLayer source = RandomLayer(1, 2);
+  source.device.blob_digest = Digest::Of(text);
+  const auto bytes = std::as_bytes(std::span(text.data(), text.size()));
+  {
+    const auto layer = store->OpenLayer(source.device).value();
+    ASSERT_TRUE(layer->PutCompressed(0, source.compressed[0]));
+    EXPECT_EQ(store->PutBlob(Digest::Of(text), bytes).error().code, Code::kFailedPrecondition);
+    EXPECT_EQ(layer->GetCompressed(0).value(), source.compressed[0]);
+  }
+  const std::string other = "small";
+  ASSERT_TRUE(store->PutBlob(Digest::Of(other), std::as_bytes(std::span(other.data(), other.size()))));
+  source.device.blob_digest = Digest::Of(other);
+  EXPECT_EQ(store->OpenLayer(source.device).error().code, Code::kFailedPrecondition);
+}
+
 TEST_F(NodeStoreTest, ScrubNamesAndDropsTheBad) {
   const auto store = Open();
   const TestLayer source = RandomLayer(1, 20);

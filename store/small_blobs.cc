@@ -37,6 +37,9 @@ Status SmallBlobs::Put(const Digest& digest, std::span<const std::byte> data) {
   }
   const std::scoped_lock writing(put_mutex_);
   if (Has(digest)) return {};
+  if (core_.OpenKnown(digest)) {
+    return Fail(Code::kFailedPrecondition, fmt::format("{} is a layer's data, not a small blob", digest.ToString()));
+  }
   const Asker asker{};
   BANYAN_TRY(core_.evictor().Take(data.size(), asker));
   const std::string path = core_.PathOf(Form::kCompressed, digest);
