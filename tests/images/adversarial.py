@@ -183,7 +183,7 @@ def strange(full):
         return
     yield file(b"/absolute/../data/cleaned", b"lexically")
     yield file(b"implied/by/this/file", b"no parent was given")
-    yield directory(b"data//slashes/./", type_flag=b"0")  # the trailing slash makes it one
+    yield directory(b"data//slashes/./")
     yield file(b"data/contiguous", b"type 7", type_flag=b"7")
     yield file(b"xattrs/overlay", b"o", xattrs={b"trusted.overlay.redirect": b"/etc", b"user.kept": b"1"})
     yield directory(b"xattrs/overlay-dir/", xattrs={b"trusted.overlay.opaque": b"y"})
