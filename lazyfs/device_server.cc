@@ -18,19 +18,13 @@
 #include "common/file_io.h"
 #include "common/log.h"
 #include "common/units.h"
+#include "lazyfs/fuse_body.h"
 
 namespace banyan::lazyfs {
 namespace {
 
 // A device's size never changes, so its attributes may be kept; names come and go.
 constexpr uint64_t kAttrSeconds = 365ULL * 24 * 3600;
-
-template <typename T>
-T Parse(std::span<const std::byte> body) {
-  T value{};
-  std::memcpy(&value, body.data(), std::min(sizeof(T), body.size()));
-  return value;
-}
 
 fuse_attr Attributes(uint64_t node, uint64_t size_bytes) {
   fuse_attr attr{};
@@ -58,14 +52,7 @@ void AnswerRead(FuseRequest request, const fuse_read_in& in, fetch::LazyLayer& l
   const uint64_t size = layer.size_bytes();
   if (in.offset >= size || in.size == 0) return request.ReplyBytes({});
   const uint64_t length = std::min<uint64_t>({in.size, kMaxReadBytes, size - in.offset});
-  // std::function wants a copyable callable.
-  auto handle = std::make_shared<FuseRequest>(std::move(request));
-  layer.Read({in.offset, in.offset + length}, [handle, length](Result<fetch::ReadView> view) {
-    if (!view) return handle->ReplyError(EIO);
-    const size_t got = view->fd < 0 ? view->memory.size() : view->length;
-    if (got != length) return handle->ReplyError(EIO);
-    handle->ReplyView(*std::move(view));
-  });
+  AnswerFromLayer(std::move(request), layer, {in.offset, in.offset + length});
 }
 
 }  // namespace
@@ -206,7 +193,7 @@ class DeviceServer::Impl final : public FuseHandler {
       case FUSE_OPENDIR:
         return request.ReplyStruct(fuse_open_out{});
       case FUSE_READDIR:
-        return ReadDirectory(std::move(request), Parse<fuse_read_in>(body));
+        return ReadDirectory(std::move(request), ParseBody<fuse_read_in>(body));
       case FUSE_RELEASEDIR:
         return request.ReplyError(0);
       case FUSE_STATFS:
@@ -219,7 +206,7 @@ class DeviceServer::Impl final : public FuseHandler {
   void HandleDevice(FuseRequest request, std::span<const std::byte> body, fetch::LazyLayer& layer) {
     switch (request.header().opcode) {
       case FUSE_READ:
-        return AnswerRead(std::move(request), Parse<fuse_read_in>(body), layer);
+        return AnswerRead(std::move(request), ParseBody<fuse_read_in>(body), layer);
       case FUSE_GETATTR:
         return ReplyAttributes(std::move(request), layer.size_bytes());
       case FUSE_OPEN: {
@@ -257,8 +244,7 @@ class DeviceServer::Impl final : public FuseHandler {
   }
 
   void Lookup(FuseRequest request, std::span<const std::byte> body) {
-    const auto* text = reinterpret_cast<const char*>(body.data());
-    const std::string name(text, strnlen(text, body.size()));
+    const std::string name(NameIn(body));
     fuse_entry_out out{};
     {
       std::lock_guard lock(mutex_);

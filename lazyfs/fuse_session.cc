@@ -83,8 +83,8 @@ Status ClearDeadMount(const std::string& dir) {
 Status MountFuse(const FuseSessionOptions& options, int fuse_fd) {
   const std::string type = options.fs_subtype.empty() ? "fuse" : "fuse." + options.fs_subtype;
   const std::string data =
-      fmt::format("fd={},rootmode=40000,user_id={},group_id={},allow_other,default_permissions,max_read={}", fuse_fd,
-                  geteuid(), getegid(), kMaxReadBytes);
+      fmt::format("fd={},rootmode=40000,user_id={},group_id={},allow_other,default_permissions,max_read={}{}", fuse_fd,
+                  geteuid(), getegid(), kMaxReadBytes, options.mount_options);
   if (mount("banyan", options.mount_dir.c_str(), type.c_str(), MS_RDONLY | options.mount_flags, data.c_str()) != 0) {
     return FailErrno(fmt::format("mounting {} at {}", type, options.mount_dir), errno);
   }

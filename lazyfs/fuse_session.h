@@ -80,6 +80,7 @@ struct FuseSessionOptions {
   // them up: thousands. At most 65535.
   uint32_t max_background = 8192;
   unsigned long mount_flags = 0;  // beside MS_RDONLY
+  std::string mount_options;      // more of mount(2)'s data, beginning with a comma
   // The kernel sends no OPEN and caches symbolic links and directory entries: for trees.
   bool no_open = false;
   // Write FUSE_NOTIFY_RESEND at takeover where the kernel takes it. $BANYAN_FUSE_RESEND=0 turns it off too.

@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "common/units.h"
+#include "lazyfs/fuse_body.h"
 
 namespace banyan::lazyfs {
 namespace {
@@ -30,13 +31,6 @@ constexpr uint64_t kWantedFlags =
     FUSE_ASYNC_READ | FUSE_ASYNC_DIO | FUSE_MAX_PAGES | FUSE_PARALLEL_DIROPS | FUSE_INIT_EXT;
 constexpr uint64_t kNoOpenFlags =
     FUSE_NO_OPEN_SUPPORT | FUSE_NO_OPENDIR_SUPPORT | FUSE_CACHE_SYMLINKS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO;
-
-template <typename T>
-T Parse(std::span<const std::byte> body) {
-  T value{};
-  std::memcpy(&value, body.data(), std::min(sizeof(T), body.size()));
-  return value;
-}
 
 }  // namespace
 
@@ -75,7 +69,7 @@ std::vector<uint32_t> FuseSessionCore::FindLeftovers() {
   for (uint32_t slot = 0; slot < journal_->slots(); ++slot) {
     if (journal_->IsFree(slot)) continue;
     const std::span<std::byte> request = journal_->Leftover(slot);
-    const auto header = Parse<fuse_in_header>(request);
+    const auto header = ParseBody<fuse_in_header>(request);
     if (request.empty() || header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET) {
       journal_->Free(slot);
       continue;
@@ -199,7 +193,7 @@ void FuseSessionCore::ReleaseSlot(uint32_t slot) {
 void FuseSessionCore::Dispatch(uint32_t slot, size_t bytes) {
   ++counters_.requests;
   const std::span<const std::byte> request = journal_->request(slot);
-  const auto header = Parse<fuse_in_header>(request);
+  const auto header = ParseBody<fuse_in_header>(request);
   const size_t whole = std::min<size_t>(bytes, header.len);
   const std::span<const std::byte> body =
       request.subspan(sizeof(header), std::clamp(whole, sizeof(header), request.size()) - sizeof(header));
@@ -257,7 +251,7 @@ uint64_t FuseSessionCore::Register(uint32_t slot, const fuse_in_header& header) 
 }
 
 void FuseSessionCore::HandleInit(FuseRequest handle, std::span<const std::byte> body) {
-  const auto in = Parse<fuse_init_in>(body);
+  const auto in = ParseBody<fuse_init_in>(body);
   if (in.major < FUSE_KERNEL_VERSION) return handle.ReplyError(EPROTO);
   const uint64_t offered = in.flags | ((in.flags & FUSE_INIT_EXT) != 0 ? uint64_t{in.flags2} << 32 : 0);
   const uint64_t wanted = kWantedFlags | (options_.no_open ? kNoOpenFlags : 0);
@@ -277,7 +271,7 @@ void FuseSessionCore::HandleInit(FuseRequest handle, std::span<const std::byte> 
 
 // The reader was killed. EAGAIN makes the kernel ask again: the request may be on its way to us in another worker.
 void FuseSessionCore::HandleInterrupt(uint32_t slot, const fuse_in_header& header, std::span<const std::byte> body) {
-  const uint64_t target = Parse<fuse_interrupt_in>(body).unique & ~kResentBit;
+  const uint64_t target = ParseBody<fuse_interrupt_in>(body).unique & ~kResentBit;
   uint32_t found = 0;
   uint64_t ticket = 0;
   {
@@ -368,6 +362,17 @@ FuseSessionCounters FuseSessionCore::counters() const {
   std::lock_guard lock(mutex_);
   out.in_flight = by_unique_.size();
   return out;
+}
+
+void AnswerFromLayer(FuseRequest request, fetch::LazyLayer& layer, ByteRange range) {
+  // std::function wants a copyable callable.
+  auto handle = std::make_shared<FuseRequest>(std::move(request));
+  layer.Read(range, [handle, length = range.size()](Result<fetch::ReadView> view) {
+    if (!view) return handle->ReplyError(EIO);
+    const size_t got = view->fd < 0 ? view->memory.size() : view->length;
+    if (got != length) return handle->ReplyError(EIO);
+    handle->ReplyView(*std::move(view));
+  });
 }
 
 FuseRequest::FuseRequest(std::shared_ptr<FuseSessionCore> core, uint32_t slot, uint64_t ticket,
