@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include <grpcpp/channel.h>
+
 #include "common/result.h"
 #include "proto/agent.grpc.pb.h"
 

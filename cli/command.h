@@ -85,6 +85,7 @@ void AddMountCommand(CLI::App& app, GlobalOptions& globals);
 void AddUmountCommand(CLI::App& app, GlobalOptions& globals);
 void AddRunCommand(CLI::App& app, GlobalOptions& globals);
 void AddListCommand(CLI::App& app, GlobalOptions& globals);
+void AddStatsCommand(CLI::App& app, GlobalOptions& globals);
 void AddScrubCommand(CLI::App& app, GlobalOptions& globals);
 
 }  // namespace banyan::cli

@@ -1,5 +1,5 @@
-// `banyan mount REF DIR`, `banyan umount DIR`, `banyan ls`, `banyan scrub`: what the node's agent does, asked for from
-// the command line.
+// `banyan mount REF DIR`, `banyan umount DIR`, `banyan ls`, `banyan stats`, `banyan scrub`: what the node's agent does,
+// asked for from the command line.
 #include <filesystem>
 #include <memory>
 
@@ -100,6 +100,47 @@ int List(const GlobalOptions& globals) {
   return kExitOk;
 }
 
+int Stats(const std::string& directory, const GlobalOptions& globals) {
+  auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
+  if (!client) return ReportError(globals, "stats", client.error());
+  const auto reply = client->Stats(directory.empty() ? directory : AbsolutePath(directory));
+  if (!reply) return ReportError(globals, "stats " + directory, reply.error());
+  if (globals.json) {
+    nlohmann::json sources = nlohmann::json::object();
+    for (const auto& source : reply->sources()) {
+      sources[source.source()] = {{"chunks", source.chunks()},
+                                  {"compressed_bytes", source.compressed_bytes()},
+                                  {"requests", source.requests()}};
+    }
+    nlohmann::json touches = nlohmann::json::array();
+    for (const auto& touch : reply->first_touches()) touches.push_back({touch.device(), touch.chunk()});
+    const nlohmann::json json = {{"reads", reply->reads()},
+                                 {"read_bytes", reply->read_bytes()},
+                                 {"waiting_reads", reply->waiting_reads()},
+                                 {"hung_reads", reply->hung_reads()},
+                                 {"longest_read_us", reply->longest_read_micros()},
+                                 {"sources", sources},
+                                 {"touched_compressed_bytes", reply->touched_compressed_bytes()},
+                                 {"first_touches", touches}};
+    fmt::print("{}\n", json.dump());
+    return kExitOk;
+  }
+  fmt::print("reads: {} of {} in all, {} waiting now, {} hung so far, longest {:.1f} ms\n", reply->reads(),
+             HumanBytes(reply->read_bytes()), reply->waiting_reads(), reply->hung_reads(),
+             Milliseconds(reply->longest_read_micros()));
+  Table table({"SOURCE", "CHUNKS", "COMPRESSED", "REQUESTS"});
+  for (const auto& source : reply->sources()) {
+    table.Add({source.source(), std::to_string(source.chunks()), HumanBytes(source.compressed_bytes()),
+               std::to_string(source.requests())});
+  }
+  fmt::print("{}", table.Render());
+  if (!directory.empty()) {
+    fmt::print("touched: {} chunks, {} compressed\n", reply->first_touches_size(),
+               HumanBytes(reply->touched_compressed_bytes()));
+  }
+  return kExitOk;
+}
+
 int Scrub(const GlobalOptions& globals) {
   auto client = AgentClient::ConnectOrStart(AbsolutePath(globals.data_root));
   if (!client) return ReportError(globals, "scrub", client.error());
@@ -171,6 +212,15 @@ void AddUmountCommand(CLI::App& app, GlobalOptions& globals) {
 void AddListCommand(CLI::App& app, GlobalOptions& globals) {
   CLI::App* command = app.add_subcommand("ls", "List the mounted images and how much of each is on this node");
   command->callback([&globals] { globals.action = [&globals] { return List(globals); }; });
+}
+
+void AddStatsCommand(CLI::App& app, GlobalOptions& globals) {
+  auto directory = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("stats", "What the agent has read and where it came from, since it began");
+  command->add_option("DIR", *directory, "Also say which chunks the mount there has touched, in order (with --json)");
+  command->footer("\nExample:\n  banyan stats --json /mnt/app");
+  command->callback(
+      [directory, &globals] { globals.action = [directory, &globals] { return Stats(*directory, globals); }; });
 }
 
 void AddScrubCommand(CLI::App& app, GlobalOptions& globals) {

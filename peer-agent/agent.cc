@@ -440,9 +440,12 @@ Result<proto::agent::StatsReply> Agent::Stats(const std::string& directory) {
     ChunkIndex chunk;
   };
   std::vector<Touch> touches;
+  uint64_t touched_bytes = 0;
   for (size_t i = 0; i < found->second.layers.size(); ++i) {
-    for (const auto& touch : scheduler_->FirstTouches(*found->second.layers[i]->lazy)) {
+    const LiveLayer& layer = *found->second.layers[i];
+    for (const auto& touch : scheduler_->FirstTouches(*layer.lazy)) {
       touches.push_back({touch.when, static_cast<uint32_t>(i), touch.chunk});
+      touched_bytes += layer.stored->device().chunks[touch.chunk].compressed_bytes;
     }
   }
   std::stable_sort(touches.begin(), touches.end(), [](const Touch& a, const Touch& b) { return a.when < b.when; });
@@ -451,6 +454,7 @@ Result<proto::agent::StatsReply> Agent::Stats(const std::string& directory) {
     first.set_device(touch.device);
     first.set_chunk(touch.chunk);
   }
+  reply.set_touched_compressed_bytes(touched_bytes);
   return reply;
 }
 
