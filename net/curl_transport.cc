@@ -240,21 +240,6 @@ void Configure(Transfer& transfer, const CurlTransport::Options& options) {
 
 }  // namespace
 
-const std::string* HeaderList::Find(std::string_view name) const {
-  for (const auto& [key, value] : fields_) {
-    if (key == name) return &value;
-  }
-  return nullptr;
-}
-
-std::vector<std::string> HeaderList::FindAll(std::string_view name) const {
-  std::vector<std::string> values;
-  for (const auto& [key, value] : fields_) {
-    if (key == name) values.push_back(value);
-  }
-  return values;
-}
-
 struct CurlTransport::Loop {
   Options options;
   CURLM* multi = nullptr;

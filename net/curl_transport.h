@@ -14,25 +14,12 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "common/result.h"
+#include "net/header_list.h"
 
 namespace banyan::net {
-
-// Response headers in order, names in lower case. Immutable value.
-class HeaderList {
- public:
-  void Add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
-  // The first of that name (lower case); nullptr when absent.
-  const std::string* Find(std::string_view name) const;
-  std::vector<std::string> FindAll(std::string_view name) const;
-
- private:
-  std::vector<std::pair<std::string, std::string>> fields_;
-};
 
 // A request body that can be sent again: read_at fills a prefix of the buffer from `offset` on (0 bytes: error in
 // disguise, since size_bytes says where the end is).

@@ -162,8 +162,8 @@ class RegistrySession::TokenFetch final : public TransferHandler {
     TokenSlot& slot = session_.slots_[static_cast<int>(access_)];
     slot.authorization = "Bearer " + token->value;
     // Early enough that a token does not expire on its way.
-    slot.refresh_at =
-        Clock::now() + token->lifetime - std::min<Clock::duration>(token->lifetime / 4, std::chrono::seconds(30));
+    const Clock::duration lifetime = token->lifetime;
+    slot.refresh_at = Clock::now() + lifetime - std::min<Clock::duration>(lifetime / 4, std::chrono::seconds(30));
     Finish({}, false);
   }
 

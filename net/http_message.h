@@ -1,0 +1,77 @@
+// What both ends of the HTTP/1.1 data plane share: parsed heads, and parsers that take bytes as they come (Beast
+// inside).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "common/result.h"
+#include "net/header_list.h"
+
+namespace banyan::net {
+
+struct HttpRequest {
+  std::string method;
+  std::string target;  // path and query, as sent
+  HeaderList headers;
+  std::string body;
+  bool keep_alive = false;
+
+  std::string_view path() const { return std::string_view(target).substr(0, target.find('?')); }
+};
+
+// One request out of a byte stream. Externally synchronised.
+class HttpRequestParser {
+ public:
+  HttpRequestParser(uint32_t max_header_bytes, uint64_t max_body_bytes);
+  ~HttpRequestParser();
+
+  // Consumes a prefix of `bytes` and returns its length; what is left must be given again, with more behind it, unless
+  // done(). Errors: kInvalidArgument (malformed) and kResourceExhausted (a limit).
+  Result<size_t> Feed(std::string_view bytes);
+  // The status to answer after Feed failed: 400, 413 or 431.
+  int refusal() const;
+  bool done() const;
+  bool header_done() const;
+  // The header asked for "100 Continue" before the body.
+  bool wants_continue() const;
+  // Once, after done().
+  HttpRequest Take();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// One response out of a byte stream; 1xx answers are skipped. Body bytes are handed on out of the caller's buffer.
+// Externally synchronised.
+class HttpResponseParser {
+ public:
+  using OnHead = std::function<Status(int status, const HeaderList&)>;
+  using OnData = std::function<Status(std::span<const std::byte>)>;
+
+  // `head_request`: the answer has no body, whatever its Content-Length.
+  HttpResponseParser(uint32_t max_header_bytes, bool head_request, OnHead on_head, OnData on_data);
+  ~HttpResponseParser();
+
+  // As HttpRequestParser::Feed; errors of the callbacks come back as they are.
+  Result<size_t> Feed(std::string_view bytes);
+  // The stream ended: an error unless that completes the response.
+  Status FeedEnd();
+  bool done() const;
+  bool keep_alive() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// "Not Found"; "Status" for codes without a name.
+std::string_view HttpReason(int status);
+
+}  // namespace banyan::net

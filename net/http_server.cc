@@ -1,0 +1,585 @@
+#include "net/http_server.h"
+
+#include <sys/sendfile.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+
+#include "common/log.h"
+
+namespace banyan::net {
+
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using Clock = std::chrono::steady_clock;
+using boost::system::error_code;
+
+constexpr size_t kReadBytes = 16 * 1024;
+constexpr size_t kTurnBytes = 512 * 1024;
+
+class Connection;
+
+std::string FormatHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
+                       std::optional<uint64_t> body_bytes, bool chunked, bool keep_alive) {
+  std::string head = fmt::format("HTTP/1.1 {} {}\r\n", status, HttpReason(status));
+  for (const auto& [name, value] : headers) {
+    head += name;
+    head += ": ";
+    for (const char c : value) head += c == '\r' || c == '\n' ? ' ' : c;  // no value can end its line
+    head += "\r\n";
+  }
+  if (body_bytes) head += fmt::format("Content-Length: {}\r\n", *body_bytes);
+  if (chunked) head += "Transfer-Encoding: chunked\r\n";
+  head += keep_alive ? "\r\n" : "Connection: close\r\n\r\n";
+  return head;
+}
+
+}  // namespace
+
+struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
+  Impl(const HttpServerOptions& server_options, HttpHandler server_handler)
+      : options(server_options), handler(std::move(server_handler)), acceptor(context), accept_timer(context) {}
+
+  const HttpServerOptions options;
+  const HttpHandler handler;
+  asio::io_context context;
+  tcp::acceptor acceptor;  // used by the accept chain and, at the end, by Stop() through it
+  asio::steady_timer accept_timer;
+  std::vector<std::thread> threads;
+  std::atomic<bool> stopping{false};
+  std::atomic<bool> stopped{false};  // no thread runs the context any more
+
+  mutable std::mutex mutex;
+  std::condition_variable emptied;
+  std::map<Connection*, std::weak_ptr<Connection>> connections;  // the open ones; guarded by mutex
+  bool accept_waits = false;                                     // guarded by mutex: the cap is reached
+
+  Status Listen();
+  void Accept();
+  void Remove(Connection* connection);
+};
+
+namespace {
+
+// One client. All but the HttpReply calls runs on `strand_`.
+class Connection final : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(std::shared_ptr<HttpServer::Impl> server, tcp::socket socket);
+  void Begin() {
+    Post([self = shared_from_this()] { self->ReadRequest(); });
+  }
+  // Closes it now if it waits for a request; else after the answer.
+  void Retire() {
+    Post([self = shared_from_this()] {
+      if (!self->replying_) self->Close();
+    });
+  }
+  void Kill() {
+    Post([self = shared_from_this()] { self->Close(); });
+  }
+  // False: the server has stopped, and the task was dropped.
+  template <typename Task>
+  bool Post(Task task) {
+    if (server_->stopped) return false;
+    asio::post(strand_, std::move(task));
+    return true;
+  }
+
+  // The HttpReply side, on the strand.
+  void Send(HttpResponse response);
+  void SendInterim(int status);
+  void SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
+                std::optional<uint64_t> body_bytes);
+  void Write(std::string bytes, std::function<void(bool)> on_written);
+  void End();
+  void Abandon();
+  void Close();
+
+ private:
+  struct Output {
+    std::string bytes;
+    FileRange file;  // sent when `bytes` are out
+    std::function<void(bool)> on_written;
+    size_t sent = 0;
+  };
+
+  bool keep_alive() const { return request_keep_alive_ && !server_->stopping && !close_after_reply_; }
+  void SetDeadline(std::chrono::milliseconds timeout);
+  void ArmTimer();
+  void Linger();
+  void ReadRequest();
+  void ReadMore();
+  void TakeInput();
+  void Refuse(int status);
+  void Dispatch();
+  void Enqueue(Output output);
+  void Pump();
+  void PumpBytes();
+  void PumpFile();
+  bool SendFilePiece();
+  void CopyFilePiece();
+  void OutputDone();
+  void FinishReply();
+
+  const std::shared_ptr<HttpServer::Impl> server_;  // shared: replies may outlive the server
+  tcp::socket socket_;
+  asio::strand<asio::io_context::executor_type> strand_;
+  asio::steady_timer timer_;
+  Clock::time_point deadline_ = Clock::time_point::max();
+  Clock::time_point armed_until_ = Clock::time_point::max();
+  std::string input_;
+  std::optional<HttpRequestParser> parser_;
+  bool continue_sent_ = false;
+  bool open_ = true;
+
+  bool replying_ = false;  // a request is with the handler, or its answer under way
+  bool head_sent_ = false;
+  bool ended_ = false;
+  bool is_head_request_ = false;
+  bool request_keep_alive_ = false;
+  bool close_after_reply_ = false;
+  bool chunked_ = false;
+  std::optional<uint64_t> body_left_;
+  std::deque<Output> outputs_;
+  bool pumping_ = false;
+  std::vector<char> copy_buffer_;
+};
+
+class Reply final : public HttpReply {
+ public:
+  explicit Reply(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  ~Reply() override {
+    connection_->Post([c = connection_] { c->Abandon(); });
+  }
+  void Send(HttpResponse response) override {
+    connection_->Post([c = connection_, r = std::move(response)]() mutable { c->Send(std::move(r)); });
+  }
+  void SendInterim(int status) override {
+    connection_->Post([c = connection_, status] { c->SendInterim(status); });
+  }
+  void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
+                std::optional<uint64_t> body_bytes) override {
+    connection_->Post(
+        [c = connection_, status, h = std::move(headers), body_bytes] { c->SendHead(status, h, body_bytes); });
+  }
+  void Write(std::string bytes, std::function<void(bool)> on_written) override {
+    const auto shared_done =
+        std::make_shared<std::function<void(bool)>>(std::move(on_written));  // survives a dropped task
+    const bool posted = connection_->Post([c = connection_, b = std::move(bytes), shared_done]() mutable {
+      c->Write(std::move(b), std::move(*shared_done));
+    });
+    if (!posted && *shared_done) (*shared_done)(false);
+  }
+  void End() override {
+    connection_->Post([c = connection_] { c->End(); });
+  }
+  void Abort() override { connection_->Kill(); }
+
+ private:
+  const std::shared_ptr<Connection> connection_;
+};
+
+Connection::Connection(std::shared_ptr<HttpServer::Impl> server, tcp::socket socket)
+    : server_(std::move(server)),
+      socket_(std::move(socket)),
+      strand_(asio::make_strand(server_->context)),
+      timer_(server_->context) {}
+
+// A timer that fires early looks again, so that moving the deadline away costs nothing.
+void Connection::SetDeadline(std::chrono::milliseconds timeout) {
+  deadline_ = Clock::now() + timeout;
+  if (deadline_ < armed_until_) ArmTimer();
+}
+
+void Connection::ArmTimer() {
+  armed_until_ = deadline_;
+  if (deadline_ == Clock::time_point::max()) return;
+  timer_.expires_at(deadline_);
+  timer_.async_wait(asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error) {
+    if (error || !self->open_) return;  // armed anew, or closed
+    if (Clock::now() >= self->deadline_) return self->Close();
+    self->ArmTimer();
+  }));
+}
+
+void Connection::ReadRequest() {
+  if (server_->stopping) return Close();
+  replying_ = head_sent_ = ended_ = continue_sent_ = chunked_ = false;
+  body_left_.reset();
+  parser_.emplace(server_->options.max_header_bytes, server_->options.max_body_bytes);
+  SetDeadline(input_.empty() ? server_->options.idle_timeout : server_->options.request_timeout);
+  if (input_.empty()) return ReadMore();
+  TakeInput();
+}
+
+void Connection::ReadMore() {
+  const size_t used = input_.size();
+  input_.resize(used + kReadBytes);
+  socket_.async_read_some(
+      asio::buffer(input_.data() + used, kReadBytes),
+      asio::bind_executor(strand_, [self = shared_from_this(), used](const error_code& error, size_t count) {
+        self->input_.resize(used + count);
+        if (error || !self->open_) return self->Close();
+        if (used == 0 && !self->parser_->header_done()) self->SetDeadline(self->server_->options.request_timeout);
+        self->TakeInput();
+      }));
+}
+
+void Connection::TakeInput() {
+  const Result<size_t> consumed = parser_->Feed(input_);
+  if (!consumed) return Refuse(parser_->refusal());
+  input_.erase(0, *consumed);
+  if (parser_->done()) return Dispatch();
+  // Beast stops a header that does not end at its limit; what it leaves over cannot exceed that.
+  if (input_.size() > server_->options.max_header_bytes + kReadBytes) return Refuse(431);
+  if (parser_->wants_continue() && !continue_sent_) {
+    continue_sent_ = true;
+    Enqueue({"HTTP/1.1 100 Continue\r\n\r\n", {}, nullptr});
+  }
+  ReadMore();
+}
+
+void Connection::Refuse(int status) {
+  replying_ = true;
+  close_after_reply_ = true;
+  is_head_request_ = false;
+  Send({status, {}, std::string()});
+}
+
+void Connection::Dispatch() {
+  HttpRequest request = parser_->Take();
+  replying_ = true;
+  is_head_request_ = request.method == "HEAD";
+  request_keep_alive_ = request.keep_alive;
+  deadline_ = Clock::time_point::max();  // the handler takes the time it takes
+  server_->handler(std::move(request), std::make_shared<Reply>(shared_from_this()));
+}
+
+void Connection::Send(HttpResponse response) {
+  if (!replying_ || head_sent_) return;
+  head_sent_ = ended_ = true;
+  Output output;
+  uint64_t body_bytes = 0;
+  if (auto* file = std::get_if<FileRange>(&response.body)) {
+    body_bytes = file->range.empty() ? 0 : file->range.size();
+    if (!is_head_request_) output.file = std::move(*file);
+  } else {
+    body_bytes = std::get<std::string>(response.body).size();
+  }
+  const bool bodiless = response.status == 204 || response.status == 304;
+  output.bytes = FormatHead(response.status, response.headers, bodiless ? std::nullopt : std::optional(body_bytes),
+                            false, keep_alive());
+  if (!is_head_request_ && !bodiless) {
+    if (const auto* text = std::get_if<std::string>(&response.body)) output.bytes += *text;
+  }
+  Enqueue(std::move(output));
+}
+
+void Connection::SendInterim(int status) {
+  if (!replying_ || head_sent_ || status < 101 || status > 199) return;
+  Enqueue({FormatHead(status, {}, std::nullopt, false, true), {}, nullptr});
+}
+
+void Connection::SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
+                          std::optional<uint64_t> body_bytes) {
+  if (!replying_ || head_sent_) return;
+  head_sent_ = true;
+  chunked_ = !body_bytes;
+  body_left_ = body_bytes;
+  Enqueue({FormatHead(status, headers, body_bytes, chunked_, keep_alive()), {}, nullptr});
+}
+
+void Connection::Write(std::string bytes, std::function<void(bool)> on_written) {
+  const bool too_much = body_left_ && bytes.size() > *body_left_;
+  if (!open_ || !head_sent_ || ended_ || too_much) {
+    if (too_much) Close();
+    if (on_written) on_written(false);
+    return;
+  }
+  if (body_left_) *body_left_ -= bytes.size();
+  if (is_head_request_) bytes.clear();
+  if (chunked_ && !bytes.empty()) bytes = fmt::format("{:x}\r\n", bytes.size()) + bytes + "\r\n";
+  Enqueue({std::move(bytes), {}, std::move(on_written)});
+}
+
+void Connection::End() {
+  if (!head_sent_ || ended_) return;
+  if (body_left_.value_or(0) > 0) return Close();
+  ended_ = true;
+  Enqueue({chunked_ && !is_head_request_ ? "0\r\n\r\n" : "", {}, nullptr});
+}
+
+void Connection::Abandon() {
+  if (!replying_ || ended_) return;
+  if (head_sent_) return Close();
+  Send({500, {}, std::string()});
+}
+
+void Connection::Close() {
+  if (!std::exchange(open_, false)) return;
+  server_->Remove(this);
+  error_code ignored;
+  socket_.close(ignored);
+  timer_.cancel();
+  pumping_ = false;
+  for (Output& output : std::exchange(outputs_, {})) {
+    if (output.on_written) output.on_written(false);
+  }
+}
+
+void Connection::Enqueue(Output output) {
+  if (!open_) {
+    if (output.on_written) output.on_written(false);
+    return;
+  }
+  outputs_.push_back(std::move(output));
+  if (pumping_) return;
+  pumping_ = true;
+  SetDeadline(server_->options.write_timeout);
+  Pump();
+}
+
+void Connection::Pump() {
+  if (!open_) return;
+  if (outputs_.front().sent < outputs_.front().bytes.size()) return PumpBytes();
+  if (!outputs_.front().file.range.empty()) return PumpFile();
+  OutputDone();
+}
+
+void Connection::PumpBytes() {
+  Output& output = outputs_.front();
+  const size_t count = std::min(output.bytes.size() - output.sent, kTurnBytes);
+  socket_.async_write_some(
+      asio::buffer(output.bytes.data() + output.sent, count),
+      asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error, size_t written) {
+        if (!self->open_) return;
+        if (error) return self->Close();
+        self->outputs_.front().sent += written;
+        self->SetDeadline(self->server_->options.write_timeout);
+        self->Pump();
+      }));
+}
+
+void Connection::PumpFile() {
+  if (!server_->options.sendfile) return CopyFilePiece();
+  if (SendFilePiece()) {  // its turn is over; the others' come first
+    Post([self = shared_from_this()] { self->Pump(); });
+    return;
+  }
+  if (!open_) return;
+  socket_.async_wait(tcp::socket::wait_write,
+                     asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error) {
+                       if (error) return self->Close();
+                       self->Pump();
+                     }));
+}
+
+// Returns whether to go on at once; false: the socket is full, or the connection was closed.
+bool Connection::SendFilePiece() {
+  FileRange& file = outputs_.front().file;
+  for (size_t turn = 0; turn < kTurnBytes && !file.range.empty();) {
+    auto offset = static_cast<off_t>(file.range.begin);
+    const size_t wanted = std::min<uint64_t>(file.range.size(), kTurnBytes - turn);
+    const ssize_t count = ::sendfile(socket_.native_handle(), file.fd, &offset, wanted);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) return false;
+    if (count <= 0) {  // an error, or a file that is shorter than was announced
+      spdlog::warn("http server: sendfile at {}: {}", file.range.begin,
+                   count < 0 ? strerror(errno) : "the file ends early");
+      Close();
+      return false;
+    }
+    file.range.begin += static_cast<uint64_t>(count);
+    turn += static_cast<size_t>(count);
+    SetDeadline(server_->options.write_timeout);
+  }
+  return true;
+}
+
+void Connection::CopyFilePiece() {
+  FileRange& file = outputs_.front().file;
+  copy_buffer_.resize(kTurnBytes / 2);
+  const size_t wanted = std::min<uint64_t>(copy_buffer_.size(), file.range.size());
+  const ssize_t count = ::pread(file.fd, copy_buffer_.data(), wanted, static_cast<off_t>(file.range.begin));
+  if (count <= 0) {
+    spdlog::warn("http server: read at {}: {}", file.range.begin, count < 0 ? strerror(errno) : "the file ends early");
+    return Close();
+  }
+  socket_.async_write_some(
+      asio::buffer(copy_buffer_.data(), static_cast<size_t>(count)),
+      asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error, size_t written) {
+        if (!self->open_) return;
+        if (error) return self->Close();
+        self->outputs_.front().file.range.begin += written;
+        self->SetDeadline(self->server_->options.write_timeout);
+        self->Pump();
+      }));
+}
+
+void Connection::OutputDone() {
+  const Output output = std::move(outputs_.front());
+  outputs_.pop_front();
+  if (output.on_written) output.on_written(true);
+  if (!open_) return;
+  if (!outputs_.empty()) return Pump();
+  pumping_ = false;
+  if (replying_) deadline_ = Clock::time_point::max();
+  if (replying_ && ended_) FinishReply();
+}
+
+void Connection::FinishReply() {
+  if (!keep_alive()) {
+    error_code ignored;
+    socket_.shutdown(tcp::socket::shutdown_send, ignored);
+    SetDeadline(std::chrono::seconds(1));
+    return Linger();
+  }
+  ReadRequest();
+}
+
+// The client may still be sending; closing at once would reset the connection and take the answer from it.
+void Connection::Linger() {
+  input_.resize(kReadBytes);
+  socket_.async_read_some(asio::buffer(input_.data(), kReadBytes),
+                          asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error, size_t) {
+                            if (error || self->server_->stopping) return self->Close();
+                            self->Linger();
+                          }));
+}
+
+}  // namespace
+
+Status HttpServer::Impl::Listen() {
+  error_code error;
+  const asio::ip::address address = asio::ip::make_address(options.address, error);
+  if (error) return Fail(Code::kInvalidArgument, fmt::format("listen on '{}': not an IP address", options.address));
+  const tcp::endpoint endpoint(address, options.port);
+  const auto check = [&](const char* what) -> Status {
+    if (!error) return {};
+    return FailErrno(fmt::format("{} {}:{}", what, options.address, options.port), error.value());
+  };
+  acceptor.open(endpoint.protocol(), error);
+  BANYAN_TRY(check("open a socket for"));
+  acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  acceptor.bind(endpoint, error);
+  BANYAN_TRY(check("bind"));
+  acceptor.listen(tcp::acceptor::max_listen_connections, error);
+  return check("listen on");
+}
+
+void HttpServer::Impl::Accept() {
+  if (stopping) return;
+  {
+    const std::lock_guard lock(mutex);
+    accept_waits = connections.size() >= options.max_connections;
+    if (accept_waits) return;
+  }
+  acceptor.async_accept([self = shared_from_this()](const error_code& error, tcp::socket socket) {
+    if (error == asio::error::operation_aborted || self->stopping) return;
+    if (error) {  // out of descriptors, most likely
+      self->accept_timer.expires_after(std::chrono::milliseconds(100));
+      return self->accept_timer.async_wait([self](const error_code&) { self->Accept(); });
+    }
+    error_code ignored;
+    socket.set_option(tcp::no_delay(true), ignored);
+    socket.non_blocking(true, ignored);
+    const auto connection = std::make_shared<Connection>(self, std::move(socket));
+    {
+      const std::lock_guard lock(self->mutex);
+      self->connections.emplace(connection.get(), connection);
+    }
+    connection->Begin();
+    self->Accept();
+  });
+}
+
+void HttpServer::Impl::Remove(Connection* connection) {
+  const std::lock_guard lock(mutex);
+  connections.erase(connection);
+  if (connections.empty()) emptied.notify_all();
+  if (std::exchange(accept_waits, false)) asio::post(context, [self = shared_from_this()] { self->Accept(); });
+}
+
+HttpServer::HttpServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+HttpServer::~HttpServer() { Stop(); }
+
+uint16_t HttpServer::port() const {
+  error_code ignored;
+  return impl_->acceptor.local_endpoint(ignored).port();
+}
+
+size_t HttpServer::connections() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->connections.size();
+}
+
+Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options, HttpHandler handler) {
+  auto impl = std::make_shared<Impl>(options, std::move(handler));
+  BANYAN_TRY(impl->Listen());
+  impl->Accept();
+  for (uint32_t i = 0; i < std::max(options.threads, 1u); ++i) {
+    impl->threads.emplace_back([raw = impl.get()] {
+      const auto work = asio::make_work_guard(raw->context);
+      while (!raw->stopped) raw->context.run();
+    });
+  }
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
+}
+
+void HttpServer::Stop() {
+  if (impl_->stopping.exchange(true)) return;
+  asio::post(impl_->context, [impl = impl_] {
+    error_code ignored;
+    impl->acceptor.close(ignored);
+    impl->accept_timer.cancel();
+  });
+  const auto open_connections = [&] {
+    std::vector<std::shared_ptr<Connection>> open;
+    for (const auto& [raw, weak] : impl_->connections) {
+      if (auto connection = weak.lock()) open.push_back(std::move(connection));
+    }
+    return open;
+  };
+  std::unique_lock lock(impl_->mutex);
+  auto open = open_connections();
+  lock.unlock();
+  for (const auto& connection : open) connection->Retire();
+  lock.lock();
+  impl_->emptied.wait_for(lock, impl_->options.stop_grace, [&] { return impl_->connections.empty(); });
+  open = open_connections();
+  lock.unlock();
+  for (const auto& connection : open) connection->Kill();
+  open.clear();
+  lock.lock();
+  impl_->emptied.wait(lock, [&] { return impl_->connections.empty(); });
+  lock.unlock();
+  impl_->stopped = true;
+  impl_->context.stop();
+  for (std::thread& thread : impl_->threads) thread.join();
+  impl_->context.restart();
+  impl_->context.poll();  // what is left are handlers of closed sockets and timers, which hold on to their connections
+}
+
+}  // namespace banyan::net

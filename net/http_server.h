@@ -1,0 +1,96 @@
+// An HTTP/1.1 server on Asio for the data plane: keep-alive, ranges of files by sendfile(2), bodies that are produced
+// as they arrive, limits and timeouts everywhere.
+//
+// Each connection lives on a strand; one request at a time, no pipelining. A turn sends at most 512 KiB and then goes
+// behind the other connections' turns, so that a busy client does not starve the rest. Plain TCP now; all socket
+// operations are in http_connection.cc's three (read some, write some, send file), where TLS will be put in.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/result.h"
+#include "common/units.h"
+#include "net/http_message.h"
+
+namespace banyan::net {
+
+// Bytes of a file; `owner` keeps `fd` open (and whatever else must stay) until they are sent.
+struct FileRange {
+  int fd = -1;
+  ByteRange range;
+  std::shared_ptr<const void> owner;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::vector<std::pair<std::string, std::string>> headers;  // without Content-Length and Connection
+  std::variant<std::string, FileRange> body;
+};
+
+// The way back to the client, for one request. Internally synchronised; each call returns at once. Exactly one of
+// Send() and SendHead() is to be called; when it is destroyed before, the client gets a 500, and when between
+// SendHead() and End(), a cut.
+class HttpReply {
+ public:
+  virtual ~HttpReply() = default;
+  virtual void Send(HttpResponse response) = 0;
+  // An answer of 102 and the like, before the real one.
+  virtual void SendInterim(int status) = 0;
+  // Begins a body that comes by Write(); chunked when `body_bytes` is not known.
+  virtual void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
+                        std::optional<uint64_t> body_bytes) = 0;
+  // `on_written` (may be null) is called once, on a server thread: true when the bytes are with the kernel and more may
+  // come, false when the connection is gone. To bound memory, write again only then.
+  virtual void Write(std::string bytes, std::function<void(bool alive)> on_written) = 0;
+  virtual void End() = 0;
+  // Closes the connection without more.
+  virtual void Abort() = 0;
+};
+
+// Called on a server thread; must not block. The reply may be kept and answered on any thread, also after Stop().
+using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<HttpReply> reply)>;
+
+struct HttpServerOptions {
+  std::string address = "127.0.0.1";
+  uint16_t port = 0;  // 0: a free one
+  uint32_t threads = 1;
+  uint32_t max_connections = 4096;  // more wait in the listen queue
+  uint32_t max_header_bytes = 32 * 1024;
+  uint64_t max_body_bytes = 1 * kMiB;                 // of requests
+  std::chrono::milliseconds idle_timeout{60'000};     // between requests
+  std::chrono::milliseconds request_timeout{15'000};  // from a request's first byte to its last
+  std::chrono::milliseconds write_timeout{30'000};    // without a byte of the answer taken by the client
+  std::chrono::milliseconds stop_grace{2'000};        // for answers under way at Stop()
+  bool sendfile = true;                               // false: copy through user space (for comparison)
+};
+
+class HttpServer {
+ public:
+  // Errors: the address cannot be bound.
+  static Result<std::unique_ptr<HttpServer>> Start(const HttpServerOptions& options, HttpHandler handler);
+  // Stop()s.
+  ~HttpServer();
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  uint16_t port() const;
+  size_t connections() const;
+  // Accepts no more, lets answers under way end for at most `stop_grace`, closes the rest, joins. Not from a handler.
+  void Stop();
+
+  struct Impl;  // the .cc's own
+
+ private:
+  explicit HttpServer(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;  // shared with connections, which replies keep alive beyond the server
+};
+
+}  // namespace banyan::net

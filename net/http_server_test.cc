@@ -1,0 +1,278 @@
+// The HTTP server and client against each other, and the server against raw bytes.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
+#include <thread>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "common/file_io.h"
+#include "net/http_client.h"
+#include "net/http_server.h"
+#include "net/range_header.h"
+
+namespace banyan::net {
+namespace {
+
+using std::chrono::milliseconds;
+
+struct Answer {
+  Status status;
+  int code = 0;
+  HeaderList headers;
+  std::string body;
+};
+
+Answer Ask(HttpClient& client, HttpClientRequest request) {
+  struct State {
+    Answer answer;
+    std::promise<void> done;
+  };
+  const auto state = std::make_shared<State>();  // shared with the handlers
+  client.Start(std::move(request), {.on_head =
+                                        [state](int code, const HeaderList& headers) {
+                                          state->answer.code = code;
+                                          state->answer.headers = headers;
+                                          return Status();
+                                        },
+                                    .on_data =
+                                        [state](std::span<const std::byte> data) {
+                                          state->answer.body.append(reinterpret_cast<const char*>(data.data()),
+                                                                    data.size());
+                                          return Status();
+                                        },
+                                    .on_done =
+                                        [state](Status status) {
+                                          state->answer.status = std::move(status);
+                                          state->done.set_value();
+                                        }});
+  state->done.get_future().wait();
+  return std::move(state->answer);
+}
+
+// A connection that sends bytes and reads until the server closes.
+std::string Raw(uint16_t port, std::string_view bytes) {
+  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) return "no connection";
+  [[maybe_unused]] const ssize_t sent = ::send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t count; (count = ::read(fd.get(), buffer, sizeof(buffer))) > 0;)
+    answer.append(buffer, static_cast<size_t>(count));
+  return answer;
+}
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (size_t i = 0; i < content_.size(); ++i) content_[i] = static_cast<char>(i * 7 + i / 251);
+    ASSERT_TRUE(WriteFileDurably(directory_->path() + "/file", content_));
+    file_ = std::make_shared<const UniqueFd>(*OpenFile(directory_->path() + "/file", O_RDONLY));
+  }
+
+  void Serve(HttpServerOptions options = {}) {
+    options.stop_grace = milliseconds(500);
+    auto started = HttpServer::Start(
+        options, [this](HttpRequest request, std::shared_ptr<HttpReply> reply) { Handle(request, std::move(reply)); });
+    ASSERT_TRUE(started) << started.error().message;
+    server_ = *std::move(started);
+  }
+
+  void Handle(const HttpRequest& request, std::shared_ptr<HttpReply> reply) {
+    const auto path = request.path();
+    if (path == "/file") {
+      const std::string* header = request.headers.Find("range");
+      const auto range = ParseRange(header != nullptr ? *header : "", content_.size());
+      if (!range) return reply->Send({416, {}, std::string()});
+      const ByteRange bytes = range->value_or(ByteRange{0, content_.size()});
+      HttpResponse response{*range ? 206 : 200, {}, FileRange{file_->get(), bytes, file_}};
+      if (*range) response.headers.emplace_back("Content-Range", FormatContentRange(bytes, content_.size()));
+      return reply->Send(std::move(response));
+    }
+    if (path == "/short") return reply->Send({200, {}, FileRange{file_->get(), {0, content_.size() + 10}, file_}});
+    if (path == "/echo") return reply->Send({200, {{"X-Method", request.method}}, request.body});
+    if (path == "/stream" || path == "/stream-known") {
+      reply->SendInterim(102);
+      reply->SendHead(200, {}, path == "/stream" ? std::nullopt : std::optional<uint64_t>(30'000));
+      return Stream(std::move(reply), 0);
+    }
+    if (path == "/drop") return;
+    if (path == "/abort") return reply->Abort();
+    if (path == "/hold") {
+      held_.push_back(std::move(reply));
+      return;
+    }
+    reply->Send({404, {}, std::string("nothing")});
+  }
+
+  void Stream(std::shared_ptr<HttpReply> reply, int i) {
+    if (i == 3) return reply->End();
+    reply->Write(std::string(10'000, static_cast<char>('a' + i)), [this, reply, i](bool alive) {
+      if (alive) Stream(reply, i + 1);
+    });
+  }
+
+  HttpClientRequest Request(std::string target) {
+    HttpClientRequest request;
+    request.address = "127.0.0.1";
+    request.port = server_->port();
+    request.target = std::move(target);
+    return request;
+  }
+
+  Result<TempDir> directory_ = TempDir::Make("banyan-http-test");
+  std::string content_ = std::string(5'000'000, '\0');
+  std::shared_ptr<const UniqueFd> file_;
+  std::vector<std::shared_ptr<HttpReply>> held_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+TEST_F(HttpServerTest, FilesByRangeBothWays) {
+  for (const bool sendfile : {true, false}) {
+    HttpServerOptions options;
+    options.sendfile = sendfile;
+    Serve(options);
+    HttpClient client;
+    Answer answer = Ask(client, Request("/file"));
+    ASSERT_TRUE(answer.status) << answer.status.error().message;
+    EXPECT_EQ(answer.code, 200);
+    EXPECT_TRUE(answer.body == content_);
+    HttpClientRequest request = Request("/file");
+    request.headers = {{"Range", "bytes=100-2000099"}};
+    answer = Ask(client, request);
+    EXPECT_EQ(answer.code, 206);
+    EXPECT_EQ(*answer.headers.Find("content-range"), "bytes 100-2000099/5000000");
+    EXPECT_TRUE(answer.body == content_.substr(100, 2'000'000));
+    request.headers = {{"Range", "bytes=5000000-"}};
+    EXPECT_EQ(Ask(client, request).code, 416);
+    request = Request("/file");
+    request.method = "HEAD";
+    answer = Ask(client, request);
+    EXPECT_EQ(*answer.headers.Find("content-length"), "5000000");
+    EXPECT_EQ(answer.body, "");
+    EXPECT_EQ(server_->connections(), 1u);  // all on one kept-alive connection
+    answer = Ask(client, Request("/short"));
+    ASSERT_FALSE(answer.status);
+    EXPECT_EQ(answer.status.error().code, Code::kUnavailable);
+  }
+}
+
+TEST_F(HttpServerTest, BodiesStreamsAndDroppedReplies) {
+  Serve();
+  HttpClient client;
+  HttpClientRequest request = Request("/echo");
+  request.method = "POST";
+  request.body = std::string(300'000, 'x');
+  EXPECT_EQ(Ask(client, request).body, request.body);
+  const std::string streamed = std::string(10'000, 'a') + std::string(10'000, 'b') + std::string(10'000, 'c');
+  for (const char* path : {"/stream", "/stream-known"}) {
+    const Answer answer = Ask(client, Request(path));
+    ASSERT_TRUE(answer.status) << answer.status.error().message;
+    EXPECT_EQ(answer.code, 200);
+    EXPECT_TRUE(answer.body == streamed);
+  }
+  EXPECT_EQ(Ask(client, Request("/nothing")).code, 404);
+  EXPECT_EQ(Ask(client, Request("/drop")).code, 500);
+  const Answer aborted = Ask(client, Request("/abort"));
+  ASSERT_FALSE(aborted.status);
+  EXPECT_EQ(aborted.status.error().code, Code::kUnavailable);
+}
+
+TEST_F(HttpServerTest, RefusesWhatIsMalformedOrTooLarge) {
+  HttpServerOptions options;
+  options.max_header_bytes = 2000;
+  options.max_body_bytes = 1000;
+  Serve(options);
+  const auto status_of = [&](const std::string& bytes) { return Raw(server_->port(), bytes).substr(0, 12); };
+  EXPECT_EQ(status_of("nonsense\r\n\r\n"), "HTTP/1.1 400");
+  EXPECT_EQ(status_of(std::string("\x16\x03\x01\x02\x00\x01", 6)), "HTTP/1.1 400");
+  EXPECT_EQ(status_of("GET / HTTP/1.1\r\nA: " + std::string(5000, 'x') + "\r\n\r\n"), "HTTP/1.1 431");
+  EXPECT_EQ(status_of("POST /echo HTTP/1.1\r\nContent-Length: 5000\r\n\r\n"), "HTTP/1.1 413");
+  EXPECT_EQ(status_of("POST /echo HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            "HTTP/1.1 400");
+  EXPECT_EQ(status_of("GET /nothing HTTP/1.0\r\n\r\n"), "HTTP/1.1 404");
+  const std::string both =
+      Raw(server_->port(), "GET /nothing HTTP/1.1\r\n\r\nGET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_NE(both.find("HTTP/1.1 404", 12), std::string::npos);
+}
+
+TEST_F(HttpServerTest, TimeoutsCloseSilentConnections) {
+  HttpServerOptions options;
+  options.idle_timeout = milliseconds(100);
+  options.request_timeout = milliseconds(100);
+  options.write_timeout = milliseconds(100);
+  Serve(options);
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(Raw(server_->port(), ""), "");
+  EXPECT_EQ(Raw(server_->port(), "GET /file HT"), "");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(server_->connections(), 0u);
+}
+
+TEST_F(HttpServerTest, ClientTimesOutCancelsAndEnds) {
+  Serve();
+  HttpClientRequest request = Request("/hold");
+  request.stall_timeout = milliseconds(100);
+  std::promise<Status> cancelled;
+  std::promise<Status> destroyed;
+  {
+    HttpClient client;
+    const Answer answer = Ask(client, request);
+    ASSERT_FALSE(answer.status);
+    EXPECT_EQ(answer.status.error().code, Code::kDeadlineExceeded);
+    request.stall_timeout = milliseconds(60'000);
+    const uint64_t id =
+        client.Start(request, {.on_done = [&](Status status) { cancelled.set_value(std::move(status)); }});
+    client.Cancel(id);
+    client.Cancel(id);
+    EXPECT_EQ(cancelled.get_future().get().error().code, Code::kCancelled);
+    client.Start(request, {.on_done = [&](Status status) { destroyed.set_value(std::move(status)); }});
+  }
+  EXPECT_EQ(destroyed.get_future().get().error().code, Code::kCancelled);
+}
+
+TEST_F(HttpServerTest, ConnectionCapMakesOthersWaitNotFail) {
+  HttpServerOptions options;
+  options.max_connections = 2;
+  options.threads = 2;
+  Serve(options);
+  HttpClientOptions client_options;
+  client_options.max_idle_per_peer = 0;
+  HttpClient client(client_options);
+  std::vector<std::future<Status>> results;
+  for (int i = 0; i < 20; ++i) {
+    auto promise = std::make_shared<std::promise<Status>>();
+    results.push_back(promise->get_future());
+    client.Start(Request("/file"), {.on_done = [promise](Status status) { promise->set_value(std::move(status)); }});
+  }
+  for (auto& result : results) EXPECT_TRUE(result.get());
+}
+
+TEST_F(HttpServerTest, StopLetsAnswersEndAndRepliesOutliveIt) {
+  Serve();
+  HttpClient client;
+  auto promise = std::make_shared<std::promise<Status>>();
+  client.Start(Request("/hold"), {.on_done = [promise](Status status) { promise->set_value(std::move(status)); }});
+  while (server_->connections() == 0) std::this_thread::sleep_for(milliseconds(5));
+  std::this_thread::sleep_for(milliseconds(50));
+  server_->Stop();
+  EXPECT_FALSE(promise->get_future().get());
+  ASSERT_EQ(held_.size(), 1u);
+  bool alive = true;
+  held_[0]->SendHead(200, {}, std::nullopt);
+  held_[0]->Write("late", [&](bool still) { alive = still; });
+  EXPECT_FALSE(alive);
+  held_.clear();
+}
+
+}  // namespace
+}  // namespace banyan::net
