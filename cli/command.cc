@@ -21,7 +21,7 @@ std::string_view AdviceFor(Code code) {
     case Code::kDeadlineExceeded:
       return "check that the registry is up and reachable, then try again";
     case Code::kDataLoss:
-      return "the content is damaged; fetch or convert it again from a good source";
+      return "the content is damaged or hostile; get it again from a good source";
     default:
       return "";
   }

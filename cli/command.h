@@ -36,8 +36,8 @@ enum ExitCode : int {
   kExitNotFound = 3,     // no such image, artifact, file
   kExitDenied = 4,       // credentials missing or refused; permission denied
   kExitUnavailable = 5,  // the registry or agent does not answer; worth another try
-  kExitBadData = 6,      // an image or artifact is damaged, hostile or beyond a limit
-  kExitNoSpace = 7,      // disk full or another local resource used up
+  kExitBadData = 6,      // an image or artifact is damaged or hostile
+  kExitNoSpace = 7,      // disk full, or a limit (--max-…) reached
   kExitFailed = 8,       // anything else
 };
 

@@ -54,6 +54,12 @@ bool SamePlace(const net::ImageReference& a, const net::ImageReference& b) {
          std::filesystem::weakly_canonical(b.repository, ignored);
 }
 
+// What a parser calls an invalid argument is, to the user, an image that is no good.
+Error AsBadContent(Error error) {
+  if (error.code == Code::kInvalidArgument) error.code = Code::kDataLoss;
+  return error;
+}
+
 class Converter {
  public:
   Converter(const ConvertCommandOptions& options, const GlobalOptions& globals, const std::string& spool_directory,
@@ -207,7 +213,7 @@ Status Converter::HandleLayer(size_t i) {
     return CopyBlob(source(), destination(), layer, label, spool_ + "/copy", stop_);
   }
   const Status converted = ConvertOneLayer(i, key, label);
-  if (!converted) return Fail(converted.error().WithContext(label));
+  if (!converted) return Fail(AsBadContent(converted.error().WithContext(label)));
   ++report_.layers_converted;
   return {};
 }
@@ -342,8 +348,9 @@ Status Converter::Publish() {
     const DoneLayer& done = *done_.at(layer.digest);
     inputs.push_back({&done.index, done.index_digest, done.index_bytes});
   }
-  BANYAN_ASSIGN(const image_format::BuiltImage built,
-                image_format::BuildImage(inputs, image_format::kConverterVersion));
+  auto result = image_format::BuildImage(inputs, image_format::kConverterVersion);
+  if (!result) return Fail(AsBadContent(result.error().WithContext("merging the layers")));
+  const image_format::BuiltImage built = std::move(*result);
   BANYAN_TRY(CheckStop());
   Artifact artifact = image_format::MakeArtifact(built, inputs);
   net::Repository& to = destination();

@@ -22,7 +22,7 @@ Examples:
   banyan run docker://registry.example/app:1 -- /bin/app --help
 
 Exit codes: 0 ok, 1 a check found differences, 2 usage, 3 not found, 4 denied, 5 unavailable (try again), 6 damaged or
-hostile content, 7 no space, 8 anything else, 128 + N ended by signal N.)";
+hostile content, 7 no space left or a limit reached, 8 anything else, 128 + N ended by signal N.)";
 
 void AddGlobalOptions(CLI::App& app, GlobalOptions& globals) {
   globals.data_root = DefaultDataRoot();
@@ -44,11 +44,17 @@ int Main(int argc, char** argv) {
   app.footer(kFooter);
   AddGlobalOptions(app, globals);
   AddConvertCommand(app, globals);
+  AddInspectCommand(app, globals);
+  AddVerifyCommand(app, globals);
+  AddExtractCommand(app, globals);
+#ifdef BANYAN_CLI_AGENT
   AddMountCommand(app, globals);
   AddUmountCommand(app, globals);
   AddListCommand(app, globals);
+  AddStatsCommand(app, globals);
   AddScrubCommand(app, globals);
   AddRunCommand(app, globals);
+#endif
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
