@@ -192,7 +192,7 @@ TEST(UrlTest, OriginsAndResolution) {
   EXPECT_TRUE(base.SameOrigin(*Url::Parse("https://h.example:443/b")));
   EXPECT_FALSE(base.SameOrigin(*Url::Parse("http://h.example/b")));
   EXPECT_FALSE(base.SameOrigin(*Url::Parse("https://h.example.evil/b")));
-  EXPECT_EQ(base.Resolve("/b?c")->text(), "https://h.example/b?c");
+  EXPECT_EQ(base.Resolve("/b?c")->text(), "https://H.example/b?c");
   EXPECT_EQ(base.Resolve("http://o.example/b")->host(), "o.example");
   for (const char* bad :
        {"", "file:///etc/passwd", "https://u:p@h/", "https://h/a b", "http://h/\r\nX: y", "/x", "ftp://h/"}) {
