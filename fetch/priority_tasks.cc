@@ -10,8 +10,15 @@ void PriorityTasks::Post(Priority priority, std::function<void()> task) {
     const std::lock_guard lock(state_->mutex);
     if (state_->closed) return;
     state_->queues[static_cast<size_t>(priority)].push_back(std::move(task));
+    ++state_->busy;  // Close() waits for this caller too: the executor may end right behind it
   }
   executor_.Post([state = state_] { RunOne(*state); });
+  EndBusy(*state_);
+}
+
+void PriorityTasks::EndBusy(State& state) {
+  const std::lock_guard lock(state.mutex);
+  if (--state.busy == 0) state.idle.notify_all();
 }
 
 void PriorityTasks::RunOne(State& state) {
@@ -22,12 +29,11 @@ void PriorityTasks::RunOne(State& state) {
     if (queue == state.queues.end()) return;
     task = std::move(queue->front());
     queue->pop_front();
-    ++state.running;
+    ++state.busy;
   }
   task();
   task = nullptr;  // what it holds is let go before Close() returns
-  const std::lock_guard lock(state.mutex);
-  if (--state.running == 0) state.idle.notify_all();
+  EndBusy(state);
 }
 
 void PriorityTasks::Close() {
@@ -35,7 +41,7 @@ void PriorityTasks::Close() {
   std::unique_lock lock(state_->mutex);
   state_->closed = true;
   std::swap(forgotten, state_->queues);
-  state_->idle.wait(lock, [this] { return state_->running == 0; });
+  state_->idle.wait(lock, [this] { return state_->busy == 0; });
 }
 
 }  // namespace banyan::fetch

@@ -30,10 +30,11 @@ class PriorityTasks {
     std::mutex mutex;
     std::condition_variable idle;
     std::array<std::deque<std::function<void()>>, 3> queues;  // guarded by mutex
-    size_t running = 0;                                       // guarded by mutex
+    size_t busy = 0;                                          // guarded by mutex: calls of Post() and tasks under way
     bool closed = false;                                      // guarded by mutex
   };
   static void RunOne(State& state);
+  static void EndBusy(State& state);
 
   Executor& executor_;
   std::shared_ptr<State> state_;  // shared with the turns that are still in the executor's queue
