@@ -29,29 +29,40 @@ make_base() {
   local codename
   codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
   mmdebstrap --quiet --mode=root --variant=minbase --aptopt="$work/apt.conf" \
-    --customize-hook='touch "$1/etc/resolv.conf"' --customize-hook='rm -rf "$1/var/cache/apt/"*.bin' \
+    --customize-hook='rm -rf "$1/var/cache/apt/"*.bin' \
     "$codename" "$work/base.tar" "$work/sources"
   gzip -5 -n "$work/base.tar"
   python3 -B "$here/oci_layout.py" "$out" base --cmd /bin/bash "$work/base.tar.gz"
 }
 
-# install PACKAGE…: in the bundle's root, leaving neither package lists nor archives behind.
+# install PACKAGE…: in the bundle's root, leaving neither package lists nor archives behind. This machine's apt downloads (with its
+# proxies, certificates and keys); dpkg runs in the chroot.
 install() {
   local root=$work/bundle/rootfs
   debian_sources >"$work/sources"
-  { proxies; echo 'Dir::Etc::sourcelist "/tmp/sources"; Dir::Etc::sourceparts "-";'; } >"$work/apt.conf"
+  cat >"$work/apt.conf" <<CONF
+Dir "$root";
+Dir::Etc::sourcelist "$work/sources";
+Dir::Etc::sourceparts "-";
+Dir::Etc::trusted "/etc/apt/trusted.gpg";
+Dir::Etc::trustedparts "/etc/apt/trusted.gpg.d";
+Dir::Etc::netrc "/etc/apt/auth.conf";
+Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
+DPkg::Chroot-Directory "$root";
+DPkg::Options { "--force-unsafe-io"; };
+APT::Sandbox::User "root";
+APT::Install-Recommends "false";
+$(proxies)
+CONF
   unshare --mount --propagation private bash -euo pipefail -c '
     root=$1 work=$2; shift 2
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     for directory in var/lib/apt/lists var/cache/apt var/log tmp; do mount -t tmpfs tmpfs "$root/$directory"; done
-    mkdir -p "$root/var/log/apt" "$root/var/cache/apt/archives/partial"
-    mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
-    mount --bind /usr/share/keyrings "$root/usr/share/keyrings"
-    cp "$work/apt.conf" "$work/sources" "$root/tmp/"
-    export APT_CONFIG=/tmp/apt.conf DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
-    chroot "$root" apt-get update -qq
-    chroot "$root" apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Options::=--force-unsafe-io "$@"
+    mkdir -p "$root/var/log/apt" "$root/var/cache/apt/archives/partial" "$root/var/lib/apt/lists/partial"
+    export APT_CONFIG=$work/apt.conf
+    apt-get update -qq
+    apt-get install -y -qq -o Dpkg::Use-Pty=0 "$@"
   ' install "$root" "$work" "$@" </dev/null >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
 }
 

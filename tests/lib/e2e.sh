@@ -69,7 +69,11 @@ clean_up() {
     umount -l "$mount"
   done < <(mounts_below "$WORK")
   stop_agents "$WORK"
-  for pid in "${STARTED[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
+  for pid in "${STARTED[@]}"; do
+    kill "$pid" 2>/dev/null
+    kill -CONT "$pid" 2>/dev/null  # a test may have stopped it
+    wait "$pid" 2>/dev/null
+  done
   rm -rf --one-file-system "$WORK"
   exit "$status"
 }
