@@ -147,6 +147,7 @@ TEST(KillTest, DISABLED_Victim) {
   options.budget_bytes = kBudget;
   options.flush_interval = std::chrono::milliseconds(5);
   const auto store = NodeStore::Open(options).value();
+  ASSERT_TRUE(OpenFile(options.root + ".ready", O_WRONLY | O_CREAT));
   std::vector<std::jthread> threads;
   for (unsigned seed = 0; seed < 3; ++seed) {
     threads.emplace_back([&, seed] {
@@ -174,7 +175,11 @@ TEST(KillTest, WhatTheIndexClaimsIsThereAfterKills) {
               "--gtest_also_run_disabled_tests", "--gtest_brief=1", nullptr);
       ::_exit(127);
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(150 + random() % 250));
+    for (int i = 0; i < 6000 && ::access((root + ".ready").c_str(), F_OK) != 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    std::filesystem::remove(root + ".ready");
+    std::this_thread::sleep_for(std::chrono::milliseconds(50 + random() % 250));
     ASSERT_EQ(::kill(child, SIGKILL), 0);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
