@@ -280,7 +280,7 @@ Status Converter::ConvertOneLayer(size_t i, const ConversionKey& key, const std:
   };
   auto convert = [&]() -> Result<LayerIndex> {
     BANYAN_ASSIGN(const auto stream,
-                  OpenDescribedBlob(source(), layer, label, stop_, original_sink ? &*original_sink : nullptr));
+                  OpenDescribedBlob(source(), layer, "blob", stop_, original_sink ? &*original_sink : nullptr));
     return image_format::ConvertLayer(*stream, options, executor_, data_sink);
   };
   auto index = convert();

@@ -47,14 +47,12 @@ int Main(int argc, char** argv) {
   AddInspectCommand(app, globals);
   AddVerifyCommand(app, globals);
   AddExtractCommand(app, globals);
-#ifdef BANYAN_CLI_AGENT
   AddMountCommand(app, globals);
   AddUmountCommand(app, globals);
   AddListCommand(app, globals);
   AddStatsCommand(app, globals);
   AddScrubCommand(app, globals);
   AddRunCommand(app, globals);
-#endif
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
