@@ -54,7 +54,9 @@ int Serve(int argc, char** argv) {
     return 1;
   }
   for (int i = 4; i < argc; ++i) {
-    auto layer = lazyfs::testing::FakeLayer::OfFile(argv[i], {.delay = std::chrono::microseconds(std::atol(argv[3]))});
+    lazyfs::testing::FakeLayer::Options layer_options;
+    layer_options.delay = std::chrono::microseconds(std::atol(argv[3]));
+    auto layer = lazyfs::testing::FakeLayer::OfFile(argv[i], layer_options);
     if (!layer) return 1;
     const auto number = static_cast<uint64_t>(i - 4);
     if (!(*server)->AddDevice(2 + number, "dev" + std::to_string(number), *layer)) return 1;
@@ -66,6 +68,8 @@ int Serve(int argc, char** argv) {
   std::rename((std::string(argv[1]) + ".new").c_str(), argv[1]);
   int number = 0;
   sigwait(&signals, &number);
+  const lazyfs::FuseSessionCounters all = (*server)->counters();
+  spdlog::info("{} requests, {} reads of {} bytes, {} spliced", all.requests, all.reads, all.bytes, all.spliced_bytes);
   return (*server)->Stop() ? 0 : 1;
 }
 
