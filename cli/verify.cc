@@ -265,7 +265,7 @@ Status Verifier::CheckMount() {
   BANYAN_ASSIGN(const lazyfs::Form form, lazyfs::ParseForm(options_.form));
   lazyfs::MountSpec spec;
   spec.metadata_path = spool_ + "/metadata";
-  spec.target = spool_ + "/mount";
+  spec.target = VerifyMountPoint(spool_);
   spec.form = form;
   spec.adopt = false;
   BANYAN_TRY(WriteFileDurably(spec.metadata_path,
@@ -287,6 +287,8 @@ Status Verifier::CheckMount() {
 }
 
 }  // namespace
+
+std::string VerifyMountPoint(const std::string& spool_directory) { return spool_directory + "/mount"; }
 
 Result<VerifyReport> VerifyImage(const VerifyOptions& options, const GlobalOptions& globals,
                                  const std::string& spool_directory, Progress& progress, std::stop_token stop) {

@@ -48,6 +48,9 @@ struct VerifyReport {
   static constexpr size_t kMaxFindings = 10'000;
 };
 
+// Where the image is mounted meanwhile.
+std::string VerifyMountPoint(const std::string& spool_directory);
+
 // Errors are for what kept it from checking (unreachable, not found, denied, stopped). `spool_directory` holds the
 // devices for a mount.
 Result<VerifyReport> VerifyImage(const VerifyOptions& options, const GlobalOptions& globals,

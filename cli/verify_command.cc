@@ -12,6 +12,7 @@
 #include "cli/spool.h"
 #include "cli/text.h"
 #include "cli/verify.h"
+#include "lazyfs/image_mount.h"
 
 namespace banyan::cli {
 namespace {
@@ -51,7 +52,10 @@ int RunVerify(const VerifyOptions& options, const GlobalOptions& globals) {
   Interrupts interrupts;
   auto spool = Spool::Open(globals.data_root);
   if (!spool) return ReportError(globals, subject, spool.error());
-  const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] { RemoveTree(directory); });
+  const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] {
+    static_cast<void>(lazyfs::UmountTarget(VerifyMountPoint(directory)));
+    RemoveTree(directory);
+  });
 
   const auto report = [&] {
     Progress progress(Progress::ModeFor(STDERR_FILENO, globals.quiet || globals.json), WriteToStderr);

@@ -7,7 +7,7 @@ python3 - "$WORK" <<'PY'
 import os, sys, tarfile
 for i in range(3):
     with tarfile.open(f"{sys.argv[1]}/layer{i}.tar", "w") as tar:
-        path = f"{sys.argv[1]}/data"
+        path = f"{sys.argv[1]}/payload"
         with open(path, "wb") as f:
             f.write(os.urandom(96 << 20))
         tar.add(path, f"data{i}")
