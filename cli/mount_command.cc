@@ -21,6 +21,7 @@ struct MountFlags {
   std::string directory;
   std::string form = "auto";
   bool fill = false;
+  uint32_t read_ahead_kib = 1024;
 };
 
 double Milliseconds(uint64_t micros) { return static_cast<double>(micros) / 1000.0; }
@@ -32,6 +33,7 @@ int Mount(const MountFlags& flags, const GlobalOptions& globals) {
   auto request = MakeMountRequest(globals, flags.reference, AbsolutePath(flags.directory), flags.form);
   if (!request) return ReportError(globals, subject, request.error());
   request->set_fill(flags.fill);
+  request->set_read_ahead_kib(flags.read_ahead_kib);
   const auto reply = client->Mount(*request);
   if (!reply) return ReportError(globals, subject, reply.error());
 
@@ -191,6 +193,8 @@ void AddMountCommand(CLI::App& app, GlobalOptions& globals) {
       ->check(CLI::IsMember({"auto", "file", "loop", "tree"}))
       ->capture_default_str();
   command->add_flag("--fill", flags->fill, "Fetch the rest in the background");
+  command->add_option("--read-ahead-kib", flags->read_ahead_kib, "What the kernel reads ahead on this mount, in KiB")
+      ->capture_default_str();
   command->footer(R"(
 The image must have been converted (`banyan convert`); its artifact is found beside it. Needs root.
 

@@ -93,7 +93,7 @@ void Agent::Restore() {
     contents = MountTable::Contents{};
   }
   for (const std::string& message : contents->damaged) spdlog::error("mount record {}", message);
-  std::set<std::string> wanted_metadata;
+  std::set<std::string> wanted;
   for (const MountRecord& record : contents->records) {
     if (Status status = RestoreOne(record); !status) {
       spdlog::error("{} ({}) is not restored: {}", record.directory, record.reference, status.error().message);
@@ -102,10 +102,13 @@ void Agent::Restore() {
   devices_->RestoreDone();
   store_->StartEviction();
 
-  for (const auto& [directory, mount] : mounts_) wanted_metadata.insert(mount.metadata_digest.Hex());
+  for (const auto& [directory, mount] : mounts_) {
+    wanted.insert(mount.metadata_digest.Hex());
+    wanted.insert(mount.record.map_digest.Hex());
+  }
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator(options_.data_root + "/metadata", error)) {
-    if (!wanted_metadata.contains(file.path().stem().string())) std::filesystem::remove(file.path(), error);
+    if (!wanted.contains(file.path().stem().string())) std::filesystem::remove(file.path(), error);
   }
 }
 
@@ -154,8 +157,14 @@ Result<std::string> Agent::CachedBlob(net::Repository* repository, const Digest&
 }
 
 Result<image_format::ImageMap> Agent::GetMap(net::Repository* repository, const Digest& digest) {
-  BANYAN_ASSIGN(const std::string blob, CachedBlob(repository, digest, kMaxMapBytes));
-  MemorySource source(Bytes(blob));
+  // A file of its own for each mounted image: the store may evict small blobs, a restart must not need the network.
+  const std::string path = fmt::format("{}/metadata/{}.map", options_.data_root, digest.Hex());
+  auto blob = ReadFile(path, kMaxMapBytes);
+  if (!blob || Digest::Of(*blob) != digest) {
+    BANYAN_ASSIGN(blob, CachedBlob(repository, digest, kMaxMapBytes));
+    BANYAN_TRY(WriteFileDurably(path, *blob, 0600));
+  }
+  MemorySource source(Bytes(*blob));
   return image_format::DecodeImageMap(source);
 }
 
@@ -252,6 +261,7 @@ Result<Agent::ActiveMount> Agent::MakeMount(const Documents& documents, MountRec
   spec.metadata_path = documents.metadata_path;
   spec.target = record.directory;
   spec.form = form;
+  spec.read_ahead_kib = record.read_ahead_kib;
   spec.adopt = restoring;
   spec.keeper = keeper_.get();
   const std::vector<bool> recorded = std::exchange(record.local_devices, {});
@@ -323,6 +333,7 @@ Result<proto::agent::MountReply> Agent::Mount(const proto::agent::MountRequest& 
   record.credentials_file = request.credentials_file();
   record.ca_file = request.ca_file();
   record.fill = request.fill();
+  if (request.has_read_ahead_kib()) record.read_ahead_kib = request.read_ahead_kib();
   BANYAN_ASSIGN(const auto repository, RepositoryFor(reference, record));
 
   proto::agent::MountReply reply;

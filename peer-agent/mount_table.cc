@@ -28,6 +28,7 @@ nlohmann::json ToJson(const MountRecord& record) {
           {"credentials_file", record.credentials_file},
           {"ca_file", record.ca_file},
           {"fill", record.fill},
+          {"read_ahead_kib", record.read_ahead_kib},
           {"local_devices", record.local_devices}};
 }
 
@@ -46,6 +47,7 @@ Result<MountRecord> FromJson(const std::string& text) {
     record.credentials_file = json.at("credentials_file").get<std::string>();
     record.ca_file = json.at("ca_file").get<std::string>();
     record.fill = json.at("fill").get<bool>();
+    record.read_ahead_kib = json.at("read_ahead_kib").get<uint32_t>();
     record.local_devices = json.at("local_devices").get<std::vector<bool>>();
     return record;
   } catch (const nlohmann::json::exception& error) {

@@ -24,6 +24,7 @@ struct MountRecord {
   std::string credentials_file;
   std::string ca_file;
   bool fill = false;
+  uint32_t read_ahead_kib = 1024;
   // Per device, whether the mount stands on the store's own file (pinned whole) rather than on FUSE.
   std::vector<bool> local_devices;
 };

@@ -15,13 +15,12 @@ reference=docker://$REGISTRY/test/python:1
 banyan --quiet convert "$reference"
 banyan mount "$reference" "$WORK/view"
 
-agent_pid() { pgrep -f "banyan-peer-agent --data-root $DATA_ROOT" | head -n 1; }
+agent_pid() { pgrep -f "^[^ ]*banyan-peer-agent --data-root $DATA_ROOT" | head -n 1; }
 new_agent() { local pid; pid=$(agent_pid) && [[ -n $pid && $pid != "$1" ]]; }
 
 # The running program: it imports numpy piece by piece while all this goes on.
 cat >"$WORK/program.py" <<'PY'
-import hashlib, importlib, os, sys, time
-open(sys.argv[1], "w").close()
+import importlib, time
 for name in ("json", "numpy", "numpy.linalg", "numpy.fft", "numpy.random", "sqlite3", "email", "http.client", "unittest"):
     importlib.import_module(name)
     time.sleep(0.3)
@@ -34,8 +33,7 @@ for round in 1 2; do
     --mapped "$(cd "$expected" && find usr/lib -name 'libopenblas*' -type f -o -name 'libpython3*' -type f | sort | head -n 1)" \
     --ready "$WORK/ready.$round" >"$WORK/storm.$round" 2>&1 &
   storm=$!
-  mkdir -p "$WORK/scratch"
-  chroot "$WORK/view" /usr/bin/python3 - "/proc/self/fd/9" <"$WORK/program.py" 9>"$WORK/program.begun" >"$WORK/program.$round" 2>&1 &
+  chroot "$WORK/view" /usr/bin/python3 - <"$WORK/program.py" >"$WORK/program.$round" 2>&1 &
   program=$!
   wait_for 60 test -e "$WORK/ready.$round"
   kill -STOP "$registry_pid"

@@ -28,9 +28,7 @@ fetched=$(jq '.sources.registry.compressed_bytes' "$WORK/report")
 
 # What the program touches, read without any read-ahead: one FUSE request a page fault or read.
 DATA_ROOT=$WORK/bare
-banyan --quiet mount "$reference" "$WORK/bare-view"
-device=$(awk -v at="$WORK/bare-view" '$5 == at {print $3}' /proc/self/mountinfo)
-echo 0 >"/sys/class/bdi/$device/read_ahead_kb"
+banyan --quiet mount --read-ahead-kib 0 "$reference" "$WORK/bare-view"
 mkdir -p "$WORK/bare-scratch"/{upper,work,merged}
 mount -t overlay overlay -o "lowerdir=$WORK/bare-view,upperdir=$WORK/bare-scratch/upper,workdir=$WORK/bare-scratch/work" \
   "$WORK/bare-scratch/merged"
