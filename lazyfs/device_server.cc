@@ -9,7 +9,6 @@
 #include <condition_variable>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -17,6 +16,7 @@
 
 #include "common/file_io.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/units.h"
 #include "lazyfs/fuse_body.h"
 
@@ -91,7 +91,7 @@ class DeviceServer::Impl final : public FuseHandler {
     if (node == FUSE_ROOT_ID) return HandleRoot(std::move(request), body);
     std::shared_ptr<fetch::LazyLayer> layer;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto place = devices_.find(node);
       if (place != devices_.end()) {
         layer = place->second.layer;
@@ -112,7 +112,7 @@ class DeviceServer::Impl final : public FuseHandler {
     }
     std::vector<Waiting> ready;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (devices_.contains(node_id) || names_.contains(name)) {
         return Fail(Code::kAlreadyExists, fmt::format("device {} or its node {} is in use", name, node_id));
       }
@@ -129,7 +129,7 @@ class DeviceServer::Impl final : public FuseHandler {
   Status RemoveDevice(const std::string& name) {
     std::shared_ptr<fetch::LazyLayer> layer;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto place = names_.find(name);
       if (place == names_.end()) return Fail(Code::kNotFound, fmt::format("no device {}", name));
       const auto device = devices_.find(place->second);
@@ -144,7 +144,7 @@ class DeviceServer::Impl final : public FuseHandler {
   void RestoreDone() {
     std::multimap<uint64_t, Waiting> forgotten;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       restoring_ = false;
       forgotten.swap(waiting_);
     }
@@ -162,7 +162,7 @@ class DeviceServer::Impl final : public FuseHandler {
     StopGrace();
     std::vector<std::shared_ptr<fetch::LazyLayer>> layers;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       for (const auto& [node, device] : devices_) layers.push_back(device.layer);
     }
     for (const auto& layer : layers) layer->CancelAll();
@@ -247,7 +247,7 @@ class DeviceServer::Impl final : public FuseHandler {
     const std::string name(NameIn(body));
     fuse_entry_out out{};
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto place = names_.find(name);
       if (place == names_.end()) return request.ReplyError(ENOENT);
       out.nodeid = place->second;
@@ -261,7 +261,7 @@ class DeviceServer::Impl final : public FuseHandler {
   void ReadDirectory(FuseRequest request, const fuse_read_in& in) {
     std::vector<std::byte> out;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       for (auto i = devices_.upper_bound(in.offset); i != devices_.end(); ++i) {
         const std::string& name = i->second.name;
         const size_t begin = out.size();
@@ -281,17 +281,19 @@ class DeviceServer::Impl final : public FuseHandler {
   }
 
   void WaitForGrace() {
-    std::unique_lock lock(mutex_);
-    grace_ended_.wait_for(lock, options_.restore_grace, [&] { return !restoring_ || stopping_; });
-    if (!restoring_ || stopping_) return;
-    lock.unlock();
+    const auto end = std::chrono::steady_clock::now() + options_.restore_grace;
+    {
+      MutexLock lock(mutex_);
+      while (restoring_ && !stopping_ && std::chrono::steady_clock::now() < end) lock.WaitUntil(grace_ended_, end);
+      if (!restoring_ || stopping_) return;
+    }
     spdlog::warn("not every device of the predecessor came back within {} s", options_.restore_grace.count() / 1000);
     RestoreDone();
   }
 
   void StopGrace() {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     grace_ended_.notify_all();
@@ -302,13 +304,13 @@ class DeviceServer::Impl final : public FuseHandler {
   std::unique_ptr<FuseSession> session_;
   std::thread grace_thread_;
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable grace_ended_;
-  std::map<uint64_t, Device> devices_;        // guarded by mutex_; by node id
-  std::map<std::string, uint64_t> names_;     // guarded by mutex_
-  std::multimap<uint64_t, Waiting> waiting_;  // guarded by mutex_; by node id
-  bool restoring_ = true;                     // guarded by mutex_
-  bool stopping_ = false;                     // guarded by mutex_
+  std::map<uint64_t, Device> devices_ BANYAN_GUARDED_BY(mutex_);        // by node id
+  std::map<std::string, uint64_t> names_ BANYAN_GUARDED_BY(mutex_);     // to node ids
+  std::multimap<uint64_t, Waiting> waiting_ BANYAN_GUARDED_BY(mutex_);  // by node id
+  bool restoring_ BANYAN_GUARDED_BY(mutex_) = true;
+  bool stopping_ BANYAN_GUARDED_BY(mutex_) = false;
 };
 
 Result<std::unique_ptr<DeviceServer>> DeviceServer::Start(Options options) {

@@ -50,7 +50,7 @@ Status FuseSessionCore::StartServing(bool taken_over) {
   std::vector<uint32_t> leftovers;
   if (taken_over) leftovers = FindLeftovers();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (uint32_t slot = journal_->slots(); slot-- > 0;) {
       if (journal_->IsFree(slot)) free_slots_.push_back(slot);
     }
@@ -74,7 +74,7 @@ std::vector<uint32_t> FuseSessionCore::FindLeftovers() {
       journal_->Free(slot);
       continue;
     }
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (header.opcode != FUSE_INTERRUPT && !by_unique_.emplace(header.unique & ~kResentBit, slot).second) {
       journal_->Free(slot);  // died while it was recognising a resent request
       continue;
@@ -95,10 +95,10 @@ void FuseSessionCore::Resend() {
 
 void FuseSessionCore::StopServing() {
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     stopping_ = true;
     slot_freed_.notify_all();
-    replies_done_.wait(lock, [&] { return replies_active_ == 0; });
+    while (replies_active_ != 0) lock.Wait(replies_done_);
   }
   if (stop_event_) {
     const uint64_t one = 1;
@@ -106,7 +106,7 @@ void FuseSessionCore::StopServing() {
   }
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (lock_) flock(lock_.get(), LOCK_UN);
   lock_.reset();
 }
@@ -115,7 +115,7 @@ void FuseSessionCore::FailAll() {
   failing_ = true;
   std::vector<std::pair<uint32_t, uint64_t>> parked;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [unique, slot] : by_unique_) {
       if (flights_[slot].parked) parked.emplace_back(slot, flights_[slot].ticket);
     }
@@ -167,11 +167,9 @@ bool FuseSessionCore::WaitReadable(int epoll_fd) {
 }
 
 std::optional<uint32_t> FuseSessionCore::AcquireSlot() {
-  std::unique_lock lock(mutex_);
-  if (free_slots_.empty() && !stopping_) {
-    ++counters_.slot_waits;
-    slot_freed_.wait(lock, [&] { return !free_slots_.empty() || stopping_; });
-  }
+  MutexLock lock(mutex_);
+  if (free_slots_.empty() && !stopping_) ++counters_.slot_waits;
+  while (free_slots_.empty() && !stopping_) lock.Wait(slot_freed_);
   if (stopping_) return std::nullopt;
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
@@ -186,7 +184,7 @@ void FuseSessionCore::ReleaseSlotLocked(uint32_t slot) {
 }
 
 void FuseSessionCore::ReleaseSlot(uint32_t slot) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ReleaseSlotLocked(slot);
 }
 
@@ -220,7 +218,7 @@ void FuseSessionCore::Dispatch(uint32_t slot, size_t bytes) {
 // From here on nobody reads the slot but a successor.
 void FuseSessionCore::Park(uint32_t slot, uint64_t ticket) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Flight& flight = flights_[slot];
     if (flight.ticket != ticket) return;
     flight.parked = true;
@@ -234,7 +232,7 @@ void FuseSessionCore::WriteUnique(uint32_t slot, uint64_t unique) {
 }
 
 uint64_t FuseSessionCore::Register(uint32_t slot, const fuse_in_header& header) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto [place, fresh] = by_unique_.emplace(header.unique & ~kResentBit, slot);
   if (!fresh && place->second == slot) return flights_[slot].ticket;  // a leftover, registered before
   if (!fresh) {
@@ -275,7 +273,7 @@ void FuseSessionCore::HandleInterrupt(uint32_t slot, const fuse_in_header& heade
   uint32_t found = 0;
   uint64_t ticket = 0;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     flights_[slot] = {};
     const auto place = by_unique_.find(target);
     if (place != by_unique_.end() && flights_[place->second].parked) {
@@ -293,7 +291,7 @@ void FuseSessionCore::HandleInterrupt(uint32_t slot, const fuse_in_header& heade
 }
 
 std::optional<uint64_t> FuseSessionCore::BeginReply(uint32_t slot, uint64_t ticket) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Flight& flight = flights_[slot];
   if (stopping_ || ticket == 0 || flight.ticket != ticket) return std::nullopt;
   by_unique_.erase(flight.unique & ~kResentBit);
@@ -306,7 +304,7 @@ void FuseSessionCore::FinishReply(uint32_t slot, int error) {
   if (error != 0 && error != ENOENT && error != ENODEV) {
     spdlog::warn("FUSE session {}: writing an answer: {}", options_.name, std::strerror(error));
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ReleaseSlotLocked(slot);
   if (--replies_active_ == 0) replies_done_.notify_all();
 }
@@ -359,7 +357,7 @@ FuseSessionCounters FuseSessionCore::counters() const {
   out.recovered = counters_.recovered;
   out.resent = counters_.resent;
   out.slot_waits = counters_.slot_waits;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   out.in_flight = by_unique_.size();
   return out;
 }

@@ -6,12 +6,12 @@
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "common/mutex.h"
 #include "lazyfs/fuse_session.h"
 #include "lazyfs/journal.h"
 #include "lazyfs/reply_writer.h"
@@ -57,13 +57,13 @@ class FuseSessionCore : public std::enable_shared_from_this<FuseSessionCore> {
   bool WaitReadable(int epoll_fd);
   std::optional<uint32_t> AcquireSlot();
   void ReleaseSlot(uint32_t slot);
-  void ReleaseSlotLocked(uint32_t slot);
+  void ReleaseSlotLocked(uint32_t slot) BANYAN_REQUIRES(mutex_);
 
   void Dispatch(uint32_t slot, size_t bytes);
   void HandleInit(FuseRequest handle, std::span<const std::byte> body);
   void HandleInterrupt(uint32_t slot, const fuse_in_header& header, std::span<const std::byte> body);
   void Park(uint32_t slot, uint64_t ticket);
-  void WriteUnique(uint32_t slot, uint64_t unique);
+  void WriteUnique(uint32_t slot, uint64_t unique) BANYAN_REQUIRES(mutex_);
   // The new flight's ticket, or 0 if the request is in flight already.
   uint64_t Register(uint32_t slot, const fuse_in_header& header);
   std::vector<uint32_t> FindLeftovers();
@@ -82,16 +82,16 @@ class FuseSessionCore : public std::enable_shared_from_this<FuseSessionCore> {
   std::vector<std::thread> workers_;  // StartServing and StopServing only
   Counters counters_;
 
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   std::condition_variable slot_freed_;
   std::condition_variable replies_done_;
-  UniqueFd lock_;                                     // guarded by mutex_; flock on the journal
-  std::vector<uint32_t> free_slots_;                  // guarded by mutex_; last in, first out
-  std::vector<Flight> flights_;                       // guarded by mutex_; by slot
-  std::unordered_map<uint64_t, uint32_t> by_unique_;  // guarded by mutex_; without the resend bit
-  uint64_t last_ticket_ = 0;                          // guarded by mutex_
-  uint32_t replies_active_ = 0;                       // guarded by mutex_
-  bool stopping_ = false;                             // guarded by mutex_
+  UniqueFd lock_ BANYAN_GUARDED_BY(mutex_);                                     // flock on the journal
+  std::vector<uint32_t> free_slots_ BANYAN_GUARDED_BY(mutex_);                  // last in, first out
+  std::vector<Flight> flights_ BANYAN_GUARDED_BY(mutex_);                       // by slot
+  std::unordered_map<uint64_t, uint32_t> by_unique_ BANYAN_GUARDED_BY(mutex_);  // without the resend bit
+  uint64_t last_ticket_ BANYAN_GUARDED_BY(mutex_) = 0;
+  uint32_t replies_active_ BANYAN_GUARDED_BY(mutex_) = 0;
+  bool stopping_ BANYAN_GUARDED_BY(mutex_) = false;
   std::atomic<bool> failing_{false};
 };
 

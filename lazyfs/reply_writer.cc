@@ -95,7 +95,7 @@ int ReplyWriter::Copy(uint64_t unique, const fetch::ReadView& view) {
 
 ReplyWriter::Pipe ReplyWriter::TakePipe() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!idle_.empty()) {
       Pipe pipe = std::move(idle_.back());
       idle_.pop_back();
@@ -113,7 +113,7 @@ ReplyWriter::Pipe ReplyWriter::TakePipe() {
 
 void ReplyWriter::PutBack(Pipe pipe) {
   if (!pipe.write_end) return;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (idle_.size() < kMaxIdlePipes) idle_.push_back(std::move(pipe));
 }
 

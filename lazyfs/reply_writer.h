@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <span>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/unique_fd.h"
 #include "fetch/lazy_layer.h"
 
@@ -38,8 +38,8 @@ class ReplyWriter {
   void PutBack(Pipe pipe);
 
   const int fuse_fd_;
-  std::mutex mutex_;
-  std::vector<Pipe> idle_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<Pipe> idle_ BANYAN_GUARDED_BY(mutex_);
 };
 
 }  // namespace banyan::lazyfs
