@@ -104,12 +104,11 @@ void RepositorySource::Fetch(ChunkRequest request, OnChunk on_chunk) {
     transfer->Finish(status ? std::move(error) : status.error());
     const auto state = weak.lock();
     if (!state) return;
-    if (timer != nullptr) {
-      const std::lock_guard lock(transfer->mutex);
-      timer->Cancel(transfer->alarm);
-    }
+    // Under this lock, since the timer may end as soon as the source has; then the source has taken the transfer out.
     const std::lock_guard lock(state->mutex);
-    state->transfers.erase(transfer->key);
+    if (state->transfers.erase(transfer->key) == 0 || timer == nullptr) return;
+    const std::lock_guard alarm_lock(transfer->mutex);
+    timer->Cancel(transfer->alarm);
   };
   transfer->range_id = repository_->FetchRange(
       blob, range, [transfer](std::span<const std::byte> data) { transfer->OnData(data); }, on_done);
