@@ -447,6 +447,7 @@ void SchedulerCore::OnAlarm(Clock::time_point when) {
     }
   }
   LogHung(hung);
+  LogFailed(failures);
   for (ReadFailure& failure : failures) failure.read.done(Fail(std::move(failure.error)));
   Pump();
 }
@@ -456,6 +457,13 @@ void SchedulerCore::LogHung(const std::vector<std::string>& reads) {
   const std::string others = reads.size() > 1 ? fmt::format(" and {} others", reads.size() - 1) : "";
   const auto seconds = std::chrono::ceil<std::chrono::seconds>(options_.hung_after);
   spdlog::warn("reads that have waited for {} s: {}{}", seconds.count(), reads.front(), others);
+}
+
+// Readers see no more than EIO.
+void SchedulerCore::LogFailed(const std::vector<ReadFailure>& failures) {
+  if (failures.empty()) return;
+  const std::string others = failures.size() > 1 ? fmt::format(" (and {} others)", failures.size() - 1) : "";
+  spdlog::error("read failed{}: {}", others, failures.front().error.message);
 }
 
 Scheduler::Stats SchedulerCore::stats() const {

@@ -92,6 +92,7 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
 
   void OnAlarm(Clock::time_point when);
   void LogHung(const std::vector<std::string>& reads);
+  void LogFailed(const std::vector<ReadFailure>& failures);
 
   // These need mutex_.
   WaitingRead TakeRead(ReadId id);
