@@ -49,9 +49,22 @@ std::vector<Descriptor> ArtifactCandidates(const std::vector<std::string>& refer
   return candidates;
 }
 
-Result<image_format::Artifact> GetArtifact(net::Repository& repository, const Digest& digest) {
-  BANYAN_ASSIGN(const net::RawManifest raw, repository.GetManifest(digest.ToString()));
-  return image_format::ParseArtifact(raw.body);
+// The candidate, if it is an artifact of that manifest; nullopt if it is no good or gone. An error when it cannot be
+// read now: to say then that the image has not been converted would be wrong.
+Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repository, const Descriptor& candidate,
+                                                          const Digest& subject) {
+  const auto pass_over = [&](std::string_view why) {
+    spdlog::warn("{}: passing over artifact {} of {}: {}", repository.name(), candidate.digest.ToString(),
+                 subject.ToString(), why);
+    return std::nullopt;
+  };
+  const auto raw = repository.GetManifest(candidate.digest.ToString());
+  if (!raw && raw.error().code != Code::kNotFound) return Fail(raw.error());
+  if (!raw) return pass_over(raw.error().message);
+  auto artifact = image_format::ParseArtifact(raw->body);
+  if (!artifact) return pass_over(artifact.error().message);
+  if (!artifact->subject || artifact->subject->digest != subject) return pass_over("its subject is another manifest");
+  return std::optional(std::move(*artifact));
 }
 
 }  // namespace
@@ -72,19 +85,10 @@ Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::strin
   BANYAN_ASSIGN(const std::vector<std::string> referrers,
                 repository.Referrers(image.descriptor.digest, image_format::kImageArtifactType));
   for (const Descriptor& candidate : ArtifactCandidates(referrers)) {
-    auto artifact = GetArtifact(repository, candidate.digest);
-    if (artifact && artifact->subject && artifact->subject->digest == image.descriptor.digest) {
-      image.artifact = std::move(*artifact);
-      image.artifact_digest = candidate.digest;
-      return image;
-    }
-    // An artifact that cannot be reached now is a different matter from one that is no good.
-    if (!artifact &&
-        (artifact.error().code == Code::kUnavailable || artifact.error().code == Code::kDeadlineExceeded)) {
-      return Fail(artifact.error());
-    }
-    spdlog::warn("{}: passing over artifact {} of {}: {}", repository.name(), candidate.digest.ToString(), reference,
-                 artifact ? "its subject is another manifest" : artifact.error().message);
+    BANYAN_ASSIGN(image.artifact, GetArtifact(repository, candidate, image.descriptor.digest));
+    if (!image.artifact) continue;
+    image.artifact_digest = candidate.digest;
+    return image;
   }
   return image;
 }
