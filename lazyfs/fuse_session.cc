@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -25,7 +25,7 @@ namespace {
 
 // Requests that are not background ones (look-ups, reads by page) take slots too.
 constexpr uint32_t kForegroundSlots = 1024;
-constexpr auto kStatTimeout = std::chrono::seconds(2);
+constexpr auto kStatfsTimeout = std::chrono::seconds(2);
 constexpr auto kBusyWait = std::chrono::milliseconds(500);
 constexpr auto kUnmountTimeout = std::chrono::seconds(4);
 constexpr auto kLockRetry = std::chrono::milliseconds(10);
@@ -57,6 +57,12 @@ Status SetNonblocking(int fd) {
   return {};
 }
 
+// Asks the server itself: stat(2) would be answered out of the kernel's cache of attributes.
+bool IsDead(const std::string& dir) {
+  struct statfs status {};
+  return statfs(dir.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 // A FUSE mount whose server is gone for good answers ENOTCONN; anything else that is mounted there is not ours to take
 // away.
 Status ClearDeadMount(const std::string& dir) {
@@ -64,13 +70,8 @@ Status ClearDeadMount(const std::string& dir) {
     BANYAN_ASSIGN(const std::optional<MountEntry> entry, FindMount(dir));
     if (!entry) return {};
     auto dead = std::make_shared<std::atomic<bool>>(false);
-    const bool answered = entry->fs_type.starts_with("fuse") &&
-                          RunWithTimeout(
-                              [dead, dir] {
-                                struct stat status {};
-                                *dead = stat(dir.c_str(), &status) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
-                              },
-                              kStatTimeout);
+    const bool answered =
+        entry->fs_type.starts_with("fuse") && RunWithTimeout([dead, dir] { *dead = IsDead(dir); }, kStatfsTimeout);
     if (!answered || !*dead) {
       return Fail(Code::kFailedPrecondition, fmt::format("{} is mounted at {} already", entry->fs_type, dir));
     }
