@@ -7,7 +7,7 @@ namespace banyan::fetch {
 
 void PriorityTasks::Post(Priority priority, std::function<void()> task) {
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     if (state_->closed) return;
     state_->queues[static_cast<size_t>(priority)].push_back(std::move(task));
     ++state_->busy;  // Close() waits for this caller too: the executor may end right behind it
@@ -17,14 +17,14 @@ void PriorityTasks::Post(Priority priority, std::function<void()> task) {
 }
 
 void PriorityTasks::EndBusy(State& state) {
-  const std::lock_guard lock(state.mutex);
+  const MutexLock lock(state.mutex);
   if (--state.busy == 0) state.idle.notify_all();
 }
 
 void PriorityTasks::RunOne(State& state) {
   std::function<void()> task;
   {
-    const std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     const auto queue = std::ranges::find_if(state.queues, [](const auto& tasks) { return !tasks.empty(); });
     if (queue == state.queues.end()) return;
     task = std::move(queue->front());
@@ -38,10 +38,11 @@ void PriorityTasks::RunOne(State& state) {
 
 void PriorityTasks::Close() {
   std::array<std::deque<std::function<void()>>, 3> forgotten;
-  std::unique_lock lock(state_->mutex);
-  state_->closed = true;
-  std::swap(forgotten, state_->queues);
-  state_->idle.wait(lock, [this] { return state_->busy == 0; });
+  State& state = *state_;
+  MutexLock lock(state.mutex);
+  state.closed = true;
+  std::swap(forgotten, state.queues);
+  while (state.busy != 0) lock.Wait(state.idle);
 }
 
 }  // namespace banyan::fetch

@@ -8,9 +8,9 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 
 #include "common/executor.h"
+#include "common/mutex.h"
 #include "fetch/chunk_source.h"
 
 namespace banyan::fetch {
@@ -27,11 +27,11 @@ class PriorityTasks {
 
  private:
   struct State {
-    std::mutex mutex;
+    Mutex mutex;
     std::condition_variable idle;
-    std::array<std::deque<std::function<void()>>, 3> queues;  // guarded by mutex
-    size_t busy = 0;                                          // guarded by mutex: calls of Post() and tasks under way
-    bool closed = false;                                      // guarded by mutex
+    std::array<std::deque<std::function<void()>>, 3> queues BANYAN_GUARDED_BY(mutex);
+    size_t busy BANYAN_GUARDED_BY(mutex) = 0;  // calls of Post() and tasks under way
+    bool closed BANYAN_GUARDED_BY(mutex) = false;
   };
   static void RunOne(State& state);
   static void EndBusy(State& state);

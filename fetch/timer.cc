@@ -6,7 +6,7 @@ ThreadTimer::ThreadTimer() : state_(std::make_shared<State>()), thread_([state =
 
 ThreadTimer::~ThreadTimer() {
   {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     state_->stopping = true;
   }
   state_->wake.notify_one();
@@ -18,7 +18,7 @@ ThreadTimer::~ThreadTimer() {
 }
 
 Timer::Id ThreadTimer::At(Clock::time_point when, std::function<void()> task) {
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   const Id id = ++state_->last_id;
   const auto it = state_->tasks.emplace(Key{when, id}, std::move(task)).first;
   state_->when.emplace(id, when);
@@ -28,7 +28,7 @@ Timer::Id ThreadTimer::At(Clock::time_point when, std::function<void()> task) {
 
 void ThreadTimer::Cancel(Id id) {
   std::function<void()> forgotten;  // what it holds is let go unlocked
-  const std::lock_guard lock(state_->mutex);
+  const MutexLock lock(state_->mutex);
   const auto when = state_->when.find(id);
   if (when == state_->when.end()) return;
   const auto task = state_->tasks.find(Key{when->second, id});
@@ -38,24 +38,24 @@ void ThreadTimer::Cancel(Id id) {
 }
 
 void ThreadTimer::Run(State& state) {
-  std::unique_lock lock(state.mutex);
+  MutexLock lock(state.mutex);
   while (!state.stopping) {
     if (state.tasks.empty()) {
-      state.wake.wait(lock);
+      lock.Wait(state.wake);
       continue;
     }
     const auto first = state.tasks.begin();
     if (const auto when = first->first.first; when > Clock::now()) {
-      state.wake.wait_until(lock, when);
+      lock.WaitUntil(state.wake, when);
       continue;
     }
     std::function<void()> task = std::move(first->second);
     state.when.erase(first->first.second);
     state.tasks.erase(first);
-    lock.unlock();
+    lock.Unlock();
     task();
     task = nullptr;
-    lock.lock();
+    lock.Lock();
   }
 }
 

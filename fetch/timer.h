@@ -6,10 +6,10 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <utility>
 
+#include "common/mutex.h"
 #include "fetch/chunk_source.h"
 
 namespace banyan::fetch {
@@ -43,12 +43,12 @@ class ThreadTimer final : public Timer {
  private:
   using Key = std::pair<Clock::time_point, Id>;
   struct State {
-    std::mutex mutex;
+    Mutex mutex;
     std::condition_variable wake;
-    std::map<Key, std::function<void()>> tasks;  // guarded by mutex
-    std::map<Id, Clock::time_point> when;        // guarded by mutex
-    Id last_id = 0;                              // guarded by mutex
-    bool stopping = false;                       // guarded by mutex
+    std::map<Key, std::function<void()>> tasks BANYAN_GUARDED_BY(mutex);
+    std::map<Id, Clock::time_point> when BANYAN_GUARDED_BY(mutex);
+    Id last_id BANYAN_GUARDED_BY(mutex) = 0;
+    bool stopping BANYAN_GUARDED_BY(mutex) = false;
   };
   static void Run(State& state);
 
