@@ -133,9 +133,10 @@ Result<proto::agent::MountReply> AgentClient::Mount(const proto::agent::MountReq
   return Call<proto::agent::MountReply>(*stub_, &proto::agent::Agent::Stub::Mount, request);
 }
 
-Status AgentClient::Umount(const std::string& directory) {
+Status AgentClient::Umount(const std::string& directory, bool force) {
   proto::agent::UmountRequest request;
   request.set_directory(directory);
+  request.set_force(force);
   BANYAN_TRY(Call<proto::agent::UmountReply>(*stub_, &proto::agent::Agent::Stub::Umount, request));
   return {};
 }

@@ -22,7 +22,7 @@ class AgentClient {
   static Result<AgentClient> ConnectOrStart(const std::string& data_root);
 
   Result<proto::agent::MountReply> Mount(const proto::agent::MountRequest& request);
-  Status Umount(const std::string& directory);
+  Status Umount(const std::string& directory, bool force);
   Result<proto::agent::ListReply> List();
   Result<proto::agent::StatsReply> Stats(const std::string& directory);
   Result<proto::agent::ScrubReply> Scrub();

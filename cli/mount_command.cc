@@ -24,6 +24,11 @@ struct MountFlags {
   uint32_t read_ahead_kib = 1024;
 };
 
+struct UmountFlags {
+  std::string directory;
+  bool force = false;
+};
+
 double Milliseconds(uint64_t micros) { return static_cast<double>(micros) / 1000.0; }
 
 int Mount(const MountFlags& flags, const GlobalOptions& globals) {
@@ -59,11 +64,11 @@ int Mount(const MountFlags& flags, const GlobalOptions& globals) {
   return kExitOk;
 }
 
-int Umount(const std::string& directory, const GlobalOptions& globals) {
+int Umount(const std::string& directory, bool force, const GlobalOptions& globals) {
   const std::string subject = fmt::format("umount {}", directory);
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
   if (!client) return ReportError(globals, subject, client.error());
-  if (Status status = client->Umount(AbsolutePath(directory)); !status) {
+  if (Status status = client->Umount(AbsolutePath(directory), force); !status) {
     return ReportError(globals, subject, status.error());
   }
   if (globals.json) fmt::print("{}\n", nlohmann::json{{"unmounted", AbsolutePath(directory)}}.dump());
@@ -205,12 +210,14 @@ Examples:
 }
 
 void AddUmountCommand(CLI::App& app, GlobalOptions& globals) {
-  auto directory = std::make_shared<std::string>();
+  auto flags = std::make_shared<UmountFlags>();
   CLI::App* command = app.add_subcommand("umount", "Unmount an image; reads that wait for data fail first");
-  command->add_option("DIR", *directory, "Where it is mounted")->required();
+  command->add_option("DIR", flags->directory, "Where it is mounted")->required();
+  command->add_flag("--force", flags->force, "Also when processes use it; what they read of it then fails");
   command->footer("\nExample:\n  banyan umount /mnt/app");
-  command->callback(
-      [directory, &globals] { globals.action = [directory, &globals] { return Umount(*directory, globals); }; });
+  command->callback([flags, &globals] {
+    globals.action = [flags, &globals] { return Umount(flags->directory, flags->force, globals); };
+  });
 }
 
 void AddListCommand(CLI::App& app, GlobalOptions& globals) {

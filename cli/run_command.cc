@@ -29,6 +29,8 @@ using std::chrono::steady_clock;
 
 constexpr const char* kDefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+constexpr int kExitCannotRun = 127;  // as shells say it
+
 struct RunFlags {
   std::string reference;
   std::vector<std::string> arguments;
@@ -67,7 +69,7 @@ class RunDirectory {
   RunDirectory(AgentClient& client, std::string path) : client_(&client), path_(std::move(path)) {}
 
   static void Remove(AgentClient& client, const std::string& path) {
-    (void)client.Umount(path + "/image");  // Not mounted: nothing to do.
+    (void)client.Umount(path + "/image", true);  // Not mounted: nothing to do.
     std::error_code error;
     std::filesystem::remove_all(path + "/scratch", error);
     // Only empty directories are left; a mount that would not go keeps them.
@@ -204,11 +206,17 @@ int Run(const RunFlags& flags, const GlobalOptions& globals) {
     BANYAN_ASSIGN(auto request, MakeMountRequest(globals, flags.reference, directory.image(), flags.form));
     request.set_fill(flags.fill);
     request.set_want_config(true);
+    request.set_owner_pid(::getpid());
     BANYAN_ASSIGN(const auto mount, client->Mount(request));
     BANYAN_ASSIGN(ContainerSpec spec, MakeSpec(flags, mount.image_config()));
     spec.lower = directory.image();
     spec.scratch = directory.scratch();
-    BANYAN_ASSIGN(const ContainerResult result, RunContainer(spec, started));
+    const auto ran = RunContainer(spec, started);
+    if (!ran) {
+      ReportError(globals, subject, ran.error());
+      return kExitCannotRun;
+    }
+    const ContainerResult& result = *ran;
     if (globals.json || !globals.quiet) {
       BANYAN_ASSIGN(const auto after, client->Stats(""));
       const Report report = MakeReport(result, mount, before, after);
@@ -228,8 +236,7 @@ void AddRunCommand(CLI::App& app, GlobalOptions& globals) {
   command->add_option("REF", flags->reference, "The image: docker://host/name:tag or oci:directory:tag")->required();
   command->add_option("CMD", flags->arguments, "Command and arguments (after --); default: the image's own");
   command->add_option("-e,--env", flags->environment, "NAME=value for the command; may be repeated")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      ->allow_extra_args(false);
   command->add_option("--entrypoint", flags->entrypoint, "Run this instead of the image's entry point");
   command->add_option("-w,--workdir", flags->working_directory, "Working directory; default: the image's");
   command->add_option("-u,--user", flags->user, "User or uid[:gid]; default: the image's");
@@ -241,7 +248,7 @@ void AddRunCommand(CLI::App& app, GlobalOptions& globals) {
                     "Give the command this terminal; its first output is then not timed");
   command->footer(R"(
 The command sees the image below a writable overlay that goes when it ends, in its own mount, pid, ipc and uts namespaces, with
-the host's network. This shows an image at work; it is no security boundary. Needs root. Exits with the command's exit code; what
+the host's network. This shows an image at work; it is no security boundary. Needs root. Exits with the command's exit code (127: it could not be run); what
 was read, and from where, is printed on standard error.
 
 Examples:

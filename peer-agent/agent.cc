@@ -1,10 +1,12 @@
 #include "peer-agent/agent.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <sstream>
 #include <utility>
 
 #include <fmt/format.h>
@@ -35,6 +37,17 @@ uint64_t MicrosSince(steady_clock::time_point start) {
 std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 bool MayPass(const Error& error) { return error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded; }
+
+// "<pid> <start time>": a pid alone may come again. Empty when there is no such process.
+std::string OwnerOf(pid_t pid) {
+  const auto stat = ReadFile(fmt::format("/proc/{}/stat", pid), 64 * kKiB);
+  if (!stat) return {};
+  // Field 22, counted behind the command's name, which may hold anything but ends at the last parenthesis.
+  std::istringstream fields(stat->substr(std::min(stat->size(), stat->rfind(')') + 1)));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  return fmt::format("{} {}", pid, field);
+}
 
 // The tag or digest that a repository is asked for.
 std::string SelectorOf(const net::ImageReference& reference) {
@@ -280,6 +293,8 @@ Result<Agent::ActiveMount> Agent::MakeMount(const Documents& documents, MountRec
   };
   const auto make = [&]() -> Status {
     BANYAN_TRY(add_devices());
+    const auto& local = record.local_devices;
+    spec.replace = restoring && !devices_->taken_over() && std::find(local.begin(), local.end(), false) != local.end();
     // A pinned file must still count as complete after a crash.
     if (std::find(record.local_devices.begin(), record.local_devices.end(), true) != record.local_devices.end()) {
       BANYAN_TRY(store_->Flush());
@@ -333,6 +348,7 @@ Result<proto::agent::MountReply> Agent::Mount(const proto::agent::MountRequest& 
   record.credentials_file = request.credentials_file();
   record.ca_file = request.ca_file();
   record.fill = request.fill();
+  if (request.owner_pid() > 0) record.owner = OwnerOf(request.owner_pid());
   if (request.has_read_ahead_kib()) record.read_ahead_kib = request.read_ahead_kib();
   BANYAN_ASSIGN(const auto repository, RepositoryFor(reference, record));
 
@@ -367,8 +383,14 @@ Result<proto::agent::MountReply> Agent::Mount(const proto::agent::MountRequest& 
   return reply;
 }
 
-Status Agent::Umount(const std::string& given) {
+Status Agent::Umount(const std::string& given, bool force) {
   const std::string directory = std::filesystem::path(given).lexically_normal().string();
+  // MNT_EXPIRE tells whether a mount is in use, without unmounting it and without waiting for anything.
+  if (!force && ::umount2(directory.c_str(), MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 && errno == EBUSY &&
+      scheduler_->stats().waiting_reads == 0) {
+    return Fail(Code::kFailedPrecondition,
+                fmt::format("{} is in use: end the processes that use it, or force", directory));
+  }
   ActiveMount mount;
   {
     std::lock_guard lock(mutex_);
@@ -475,6 +497,22 @@ Result<proto::agent::ScrubReply> Agent::Scrub() {
   reply.set_chunks_checked(report.chunks_checked);
   for (const std::string& chunk : report.bad_chunks) reply.add_bad_chunks(chunk);
   return reply;
+}
+
+void Agent::ReapOrphans() {
+  std::vector<std::string> orphans;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [directory, mount] : mounts_) {
+      const std::string& owner = mount.record.owner;
+      if (!owner.empty() && OwnerOf(static_cast<pid_t>(std::atol(owner.c_str()))) != owner)
+        orphans.push_back(directory);
+    }
+  }
+  for (const std::string& directory : orphans) {
+    spdlog::info("{}: the process that it was mounted for has gone", directory);
+    (void)Umount(directory, true);  // Says itself why not.
+  }
 }
 
 size_t Agent::mount_count() {

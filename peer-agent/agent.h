@@ -52,11 +52,15 @@ class Agent {
   ~Agent();
 
   Result<proto::agent::MountReply> Mount(const proto::agent::MountRequest& request);
-  // kNotFound when nothing of ours is mounted there; kFailedPrecondition when it is in use and no read of it waits.
-  Status Umount(const std::string& directory);
+  // kNotFound when nothing of ours is mounted there; kFailedPrecondition when it is in use, no read waits, and not
+  // `force`.
+  Status Umount(const std::string& directory, bool force);
   proto::agent::ListReply List();
   Result<proto::agent::StatsReply> Stats(const std::string& directory);
   Result<proto::agent::ScrubReply> Scrub();
+
+  // Unmounts what belongs to processes that have gone. To be called now and then.
+  void ReapOrphans();
 
   size_t mount_count();
   // How long no image has been mounted and no mount was under way; zero while there is one.

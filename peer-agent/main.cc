@@ -44,11 +44,12 @@ void WaitForEnd(Agent& agent, const Flags& flags) {
   const sigset_t signals = TerminationSignals();
   while (true) {
     const timespec second{1, 0};
-    const int signal = ::sigtimedwait(&signals, nullptr, flags.exit_when_idle ? &second : nullptr);
+    const int signal = ::sigtimedwait(&signals, nullptr, &second);
     if (signal > 0) {
       spdlog::info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
       return;
     }
+    agent.ReapOrphans();
     if (flags.exit_when_idle && agent.idle_for() >= seconds(flags.idle_seconds)) {
       spdlog::info("nothing has been mounted for {} s: ending", flags.idle_seconds);
       return;

@@ -29,6 +29,7 @@ nlohmann::json ToJson(const MountRecord& record) {
           {"ca_file", record.ca_file},
           {"fill", record.fill},
           {"read_ahead_kib", record.read_ahead_kib},
+          {"owner", record.owner},
           {"local_devices", record.local_devices}};
 }
 
@@ -48,6 +49,7 @@ Result<MountRecord> FromJson(const std::string& text) {
     record.ca_file = json.at("ca_file").get<std::string>();
     record.fill = json.at("fill").get<bool>();
     record.read_ahead_kib = json.at("read_ahead_kib").get<uint32_t>();
+    record.owner = json.at("owner").get<std::string>();
     record.local_devices = json.at("local_devices").get<std::vector<bool>>();
     return record;
   } catch (const nlohmann::json::exception& error) {

@@ -25,6 +25,7 @@ struct MountRecord {
   std::string ca_file;
   bool fill = false;
   uint32_t read_ahead_kib = 1024;
+  std::string owner;  // "<pid> <start time>" of the process that the mount lives as long as; empty: none
   // Per device, whether the mount stands on the store's own file (pinned whole) rather than on FUSE.
   std::vector<bool> local_devices;
 };

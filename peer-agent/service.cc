@@ -52,7 +52,7 @@ grpc::Status Service::Mount(grpc::ServerContext* /*context*/, const proto::agent
 
 grpc::Status Service::Umount(grpc::ServerContext* /*context*/, const proto::agent::UmountRequest* request,
                              proto::agent::UmountReply* /*reply*/) {
-  const Status status = agent_.Umount(request->directory());
+  const Status status = agent_.Umount(request->directory(), request->force());
   return status ? grpc::Status::OK : ToGrpc(status.error());
 }
 
