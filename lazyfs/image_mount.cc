@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -154,7 +155,13 @@ Result<std::optional<MountedImage>> FindOurs(const MountSpec& spec) {
     const bool loop = entry->source.starts_with("/dev/loop");
     image.form = loop ? Form::kLoop : Form::kFile;
     const std::string source = loop ? BackingFile(entry->source) : entry->source;
-    if (source == metadata || source == spec.metadata_path) return image;
+    if (source == metadata || source == spec.metadata_path) {
+      if (!spec.replace) return image;
+      if (umount2(spec.target.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0) {
+        return FailErrno(fmt::format("unmounting {}, whose devices are gone", spec.target), errno);
+      }
+      return std::nullopt;
+    }
   }
   if (spec.adopt && entry->fs_type == kTreeType && (spec.form == Form::kTree || spec.form == Form::kAuto)) {
     BANYAN_ASSIGN(image, MountTree(spec));

@@ -49,6 +49,9 @@ struct MountSpec {
   std::string selinux_context;  // "context=" of the mount, if not empty
   // An image of the same metadata that is mounted at the target already (by a predecessor process) is taken as it is.
   bool adopt = true;
+  // With `adopt`: that mount is taken away and made anew, because the FUSE session under its devices ended with its
+  // keeper.
+  bool replace = false;
   // For the tree form, so that it survives this process. Borrowed; outlives the MountedImage.
   KeeperClient* keeper = nullptr;
 };
