@@ -19,6 +19,9 @@ namespace banyan::net {
 namespace {
 
 constexpr size_t kBufferBytes = 4 * kMiB;
+// Fewer bytes than these between two failures are no progress: a registry that stalls after each kilobyte would
+// otherwise hold the reader for days.
+constexpr uint64_t kProgressBytes = 256 * kKiB;
 
 // What the session's thread and the reader share, for one GET.
 struct Stream {
@@ -124,7 +127,7 @@ class BlobReader final : public ByteSource {
       if (resume) session_->Resume(request_);
       if (count > 0) {
         received_ += count;
-        failures_ = 0;
+        if (received_ - received_at_failure_ >= kProgressBytes) failures_ = 0;
         return count;
       }
       if (stream_->outcome->status && IsWhole()) {
@@ -148,6 +151,7 @@ class BlobReader final : public ByteSource {
       outcome.transient = true;
     }
     ++failures_;
+    received_at_failure_ = received_;
     if (!outcome.transient || failures_ >= attempts_) return outcome.status;
     std::chrono::milliseconds pause = Backoff(failures_);
     if (outcome.retry_after) pause = std::max(pause, std::chrono::milliseconds(*outcome.retry_after));
@@ -183,6 +187,7 @@ class BlobReader final : public ByteSource {
   std::shared_ptr<Stream> stream_;  // shared with the handlers of the request under way
   uint64_t request_ = 0;
   uint64_t received_ = 0;
+  uint64_t received_at_failure_ = 0;
   uint32_t failures_ = 0;
   bool ended_ = false;
 };
