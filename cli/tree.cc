@@ -99,12 +99,7 @@ Result<uint32_t> ErofsTreeBuilder::AddInode(ErofsReader::Nid nid) {
 
 Status ErofsTreeBuilder::AddExtent(ErofsReader::Nid nid, uint32_t inode) {
   BANYAN_ASSIGN(const ErofsReader::Extent extent, reader_.FileExtent(nid));
-  BANYAN_ASSIGN(const ErofsReader::Place place, reader_.Locate(extent.first_block));
-  const uint64_t blocks = BlocksFor(extent.size);
-  if (place.block + blocks > reader_.devices()[place.device].blocks) {
-    return Fail(Code::kDataLoss, fmt::format("metadata: the file with nid {} reaches beyond its device", nid));
-  }
-  out_.extents[place.device].push_back({place.block, extent.size, inode});
+  out_.extents[extent.device].push_back({extent.first_block, extent.size, inode});
   return {};
 }
 

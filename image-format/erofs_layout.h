@@ -2,6 +2,7 @@
 // All fields are little-endian and so are the hosts we build for; structures are copied to and from bytes with memcpy.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -24,7 +25,9 @@ inline constexpr uint32_t kSlotsPerBlock = kBlockBytes / kSlotBytes;
 
 inline constexpr uint32_t kCompatChecksum = 1;
 inline constexpr uint32_t kCompatMtime = 2;
+inline constexpr uint32_t kIncompatChunked = 4;
 inline constexpr uint32_t kIncompatDeviceTable = 8;
+inline constexpr uint32_t kIncompat = kIncompatChunked | kIncompatDeviceTable;  // of our profile
 
 inline constexpr uint32_t kDeviceSlotBytes = 128;
 inline constexpr uint32_t kInlineDeviceSlotOffset = 9;     // × 128 bytes: right behind the superblock
@@ -32,7 +35,7 @@ inline constexpr uint32_t kExternalDeviceSlotOffset = 32;  // × 128 bytes: bloc
 inline constexpr uint32_t kMaxInlineDevices = kBlockBytes / kDeviceSlotBytes - kInlineDeviceSlotOffset;
 inline constexpr uint32_t kMaxDevices = 65535;
 
-enum Layout : uint16_t { kFlatPlain = 0, kFlatInline = 2 };
+enum Layout : uint16_t { kFlatPlain = 0, kFlatInline = 2, kChunkBased = 4 };
 
 struct Superblock {
   uint32_t magic;
@@ -71,7 +74,7 @@ struct ExtendedInode {
   uint16_t mode;
   uint16_t reserved0;
   uint64_t size;
-  uint32_t start;  // first block, or device number
+  uint32_t start;  // first block, device number, or chunk format
   uint32_t inode_number;
   uint32_t uid;
   uint32_t gid;
@@ -81,6 +84,27 @@ struct ExtendedInode {
   std::array<uint8_t, 16> reserved;
 };
 static_assert(sizeof(ExtendedInode) == 64 && offsetof(ExtendedInode, mtime) == 32);
+
+// Where a chunk of a file lies. Indexes follow the xattrs at the next multiple of their size.
+struct ChunkIndex {
+  uint16_t reserved;
+  uint16_t device_id;  // place in the device table + 1
+  uint32_t block;      // of the device
+};
+static_assert(sizeof(ChunkIndex) == 8);
+
+inline constexpr uint32_t kChunkFormatIndexes = 0x20;
+inline constexpr uint32_t kMaxChunkBits = 31;  // of the format's five bits
+// Chunks of a file of `blocks` > 0 blocks are 2^bits blocks long: one chunk holds it all, up to 8 TiB.
+constexpr uint32_t ChunkBits(uint64_t blocks) {
+  return std::min(static_cast<uint32_t>(std::bit_width(blocks - 1)), kMaxChunkBits);
+}
+constexpr uint64_t ChunkCount(uint64_t blocks) { return ((blocks - 1) >> ChunkBits(blocks)) + 1; }
+// From the inode's start.
+constexpr uint64_t ChunkIndexOffset(uint64_t xattr_bytes) {
+  const uint64_t end = sizeof(ExtendedInode) + xattr_bytes;
+  return (end + sizeof(ChunkIndex) - 1) / sizeof(ChunkIndex) * sizeof(ChunkIndex);
+}
 
 inline constexpr uint32_t kDirentBytes = 12;
 // nid, nameoff, file type; not a struct because it would have padding.

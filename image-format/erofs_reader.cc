@@ -15,6 +15,7 @@
 namespace banyan::image_format {
 namespace {
 
+using erofs::ChunkIndex;
 using erofs::Load;
 
 constexpr uint64_t kInodeBytes = sizeof(erofs::ExtendedInode);
@@ -106,7 +107,7 @@ Status ErofsReader::ReadSuperblock() {
   if (super.checksum != erofs::SuperblockChecksum(metadata_.first(kBlockBytes)))
     return fail("wrong superblock checksum");
   if (super.block_bits != erofs::kBlockBits || super.extension_slots != 0 || super.compression != 0 ||
-      super.feature_incompat != erofs::kIncompatDeviceTable || (super.feature_compat & erofs::kCompatChecksum) == 0) {
+      super.feature_incompat != erofs::kIncompat || (super.feature_compat & erofs::kCompatChecksum) == 0) {
     return fail("features beyond our profile");
   }
   if (uint64_t{super.blocks} * kBlockBytes != metadata_.size()) return fail("length differs from the superblock's");
@@ -122,6 +123,7 @@ Status ErofsReader::ReadSuperblock() {
     const auto slot = Load<erofs::DeviceSlot>(at);
     if (slot.first_block < end) return fail("devices overlap or are out of order");
     end = uint64_t{slot.first_block} + slot.blocks;
+    if (end > UINT32_MAX) return fail("devices beyond 2^32 blocks");
     const std::string_view tag(reinterpret_cast<const char*>(at), slot.tag.size());
     devices_.push_back({tag.substr(0, tag.find('\0')), slot.blocks, slot.first_block});
   }
@@ -139,16 +141,20 @@ Result<ErofsReader::Inode> ErofsReader::ReadInode(Nid nid) const {
   BANYAN_ASSIGN(const std::span<const std::byte> bytes, Bytes(inode.offset, kInodeBytes));
   inode.header = Load<erofs::ExtendedInode>(bytes.data());
   const uint16_t layout = inode.header.format >> 1;
-  if ((inode.header.format & 1) == 0 || (layout != erofs::kFlatPlain && layout != erofs::kFlatInline)) {
-    return fail("no extended flat inode");
+  if ((inode.header.format & 1) == 0 ||
+      (layout != erofs::kFlatPlain && layout != erofs::kFlatInline && layout != erofs::kChunkBased)) {
+    return fail("no extended inode of a known layout");
   }
   inode.layout = static_cast<erofs::Layout>(layout);
   inode.xattr_bytes = erofs::XattrAreaBytes(inode.header.xattr_count);
   BANYAN_TRY(Bytes(inode.offset + kInodeBytes, inode.xattr_bytes));
+  if (layout == erofs::kChunkBased && !inode.Is(S_IFREG)) return fail("chunks of what is no regular file");
   if (inode.header.mtime_nanoseconds >= 1'000'000'000) return fail("more than a second of nanoseconds");
   switch (inode.header.mode & S_IFMT) {
     case S_IFREG:
-      if (inode.layout != erofs::kFlatPlain) return fail("a regular file with data in the metadata");
+      if (inode.layout != (inode.header.size == 0 ? erofs::kFlatPlain : erofs::kChunkBased)) {
+        return fail("a regular file with data in the metadata");
+      }
       if (inode.header.size > uint64_t{UINT32_MAX} * kBlockBytes) return fail("absurd size");
       break;
     case S_IFDIR:
@@ -303,22 +309,26 @@ Result<ErofsReader::Extent> ErofsReader::FileExtent(Nid nid) const {
     return Fail(Code::kFailedPrecondition, fmt::format("EROFS inode at nid {} is no regular file", nid));
   }
   if (inode.header.size == 0) return Extent{};
-  return Extent{inode.header.start, inode.header.size};
-}
-
-Result<ErofsReader::Place> ErofsReader::Locate(uint64_t unified_block) const {
-  // The last device that starts at or before the block; of empty devices at the same start the last, which may be a
-  // full one.
-  const auto after = std::upper_bound(devices_.begin(), devices_.end(), unified_block,
-                                      [](uint64_t block, const DeviceSlot& slot) { return block < slot.first_block; });
-  if (after != devices_.begin()) {
-    const DeviceSlot& slot = *(after - 1);
-    const uint64_t block = unified_block - slot.first_block;
-    if (block < slot.blocks) {
-      return Place{static_cast<uint32_t>(after - 1 - devices_.begin()), static_cast<uint32_t>(block)};
+  const auto fail = [nid](std::string_view what) {
+    return Fail(Code::kDataLoss, fmt::format("EROFS inode at nid {}: {}", nid, what));
+  };
+  const uint64_t blocks = BlocksFor(inode.header.size);
+  const uint32_t chunk_bits = erofs::ChunkBits(blocks);
+  if (inode.header.start != (chunk_bits | erofs::kChunkFormatIndexes)) return fail("chunks of another length");
+  const uint64_t count = erofs::ChunkCount(blocks);
+  BANYAN_ASSIGN(const std::span<const std::byte> indexes,
+                Bytes(inode.offset + erofs::ChunkIndexOffset(inode.xattr_bytes), count * sizeof(ChunkIndex)));
+  const auto first = Load<ChunkIndex>(indexes.data());
+  for (uint64_t i = 0; i < count; ++i) {
+    const auto index = Load<ChunkIndex>(indexes.data() + i * sizeof(ChunkIndex));
+    if (index.reserved != 0 || index.device_id != first.device_id || index.block != first.block + (i << chunk_bits)) {
+      return fail("chunks that are not one extent");
     }
   }
-  return Fail(Code::kOutOfRange, fmt::format("block {} is in no device", unified_block));
+  if (first.device_id == 0 || first.device_id > devices_.size()) return fail("contents in no device");
+  const uint32_t device = first.device_id - 1U;
+  if (first.block + blocks > devices_[device].blocks) return fail("contents beyond the device's end");
+  return Extent{device, first.block, inode.header.size};
 }
 
 }  // namespace banyan::image_format

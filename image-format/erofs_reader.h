@@ -38,20 +38,16 @@ class ErofsReader {
     Nid nid = 0;
     uint8_t type = 0;  // DT_REG, DT_DIR … of <dirent.h>
   };
-  // The contents of a regular file: `size` bytes from the start of `first_block` of the unified space.
+  // The contents of a regular file: `size` bytes of a device (its place in devices()) from the start of `first_block`.
   struct Extent {
-    uint64_t first_block = 0;
+    uint32_t device = 0;
+    uint32_t first_block = 0;
     uint64_t size = 0;
   };
   struct DeviceSlot {
     std::string_view tag;
     uint32_t blocks = 0;
-    uint32_t first_block = 0;
-  };
-  // A block of the unified space. `device` is the slot's index; the metadata themselves are no device.
-  struct Place {
-    uint32_t device = 0;
-    uint32_t block = 0;
+    uint32_t first_block = 0;  // of the flattened form
   };
 
   // Checks superblock, checksum and device table. Takes the device-table form only, not the flattened one.
@@ -70,10 +66,9 @@ class ErofsReader {
   Result<std::string> ReadLink(Nid nid) const;
   // Sorted by name.
   Result<std::vector<Xattr>> Xattrs(Nid nid) const;
-  // kFailedPrecondition unless a regular file. An empty file has an empty extent at block 0.
+  // kFailedPrecondition unless a regular file. An empty file has an empty extent at block 0 of device 0, which need not
+  // exist; any other extent lies within its device.
   Result<Extent> FileExtent(Nid nid) const;
-  // kOutOfRange for a block of the metadata or behind the last device.
-  Result<Place> Locate(uint64_t unified_block) const;
 
   // Checks the whole tree: directories sorted, `.` and `..` right, each node reached once (files: as often as they have
   // links), types of names and inodes equal, each extent within one device, link counts, number of inodes. O(inodes)

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "image-format/erofs_flatten.h"
 #include "image-format/erofs_layout.h"
 #include "image-format/erofs_reader.h"
-#include "image-format/erofs_writer.h"
 
 using namespace banyan;                // NOLINT
 using namespace banyan::image_format;  // NOLINT
@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   super.checksum = erofs::SuperblockChecksum(std::span(metadata).first(kBlockBytes));
   erofs::Store(metadata.data() + erofs::kSuperblockOffset, super);
 
-  (void)FlattenedFirstBlock(metadata);
+  (void)FlattenMetadata(metadata);
   const auto reader = ErofsReader::Open(metadata);
   if (!reader) return 0;
   (void)reader->Check();
@@ -30,8 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     (void)reader->Lookup(nid, "name");
     (void)reader->ReadLink(nid);
     (void)reader->Xattrs(nid);
-    const auto extent = reader->FileExtent(nid);
-    if (extent) (void)reader->Locate(extent->first_block);
+    (void)reader->FileExtent(nid);
   }
   return 0;
 }

@@ -16,6 +16,7 @@
 namespace banyan::image_format {
 namespace {
 
+using erofs::ChunkIndex;
 using erofs::kSlotBytes;
 using erofs::Store;
 
@@ -38,6 +39,7 @@ struct Shape {
   uint64_t size = 0;
   uint64_t inline_bytes = 0;
   uint64_t blocks = 0;
+  erofs::Layout layout = erofs::kFlatPlain;
 };
 
 // Bytes that are stored with the metadata (a directory's entries, a symlink's target): the last partial block goes
@@ -45,8 +47,15 @@ struct Shape {
 Shape ShapeOf(uint64_t size, uint64_t xattr_bytes, bool whole_only) {
   const uint64_t tail = size % kBlockBytes;
   const bool fits = tail != 0 && kInodeBytes + xattr_bytes + tail <= kBlockBytes;
-  if (fits && !(whole_only && size > tail)) return {size, tail, size / kBlockBytes};
-  return {size, 0, BlocksFor(size)};
+  if (fits && !(whole_only && size > tail)) return {size, tail, size / kBlockBytes, erofs::kFlatInline};
+  return {size, 0, BlocksFor(size), erofs::kFlatPlain};
+}
+
+// A file's contents are in a device; its chunk indexes (one, but for files above 8 TiB) are behind the xattrs.
+Shape FileShape(uint64_t size, uint64_t xattr_bytes) {
+  if (size == 0) return {};
+  const uint64_t end = erofs::ChunkIndexOffset(xattr_bytes) + erofs::ChunkCount(BlocksFor(size)) * sizeof(ChunkIndex);
+  return {size, end - kInodeBytes - xattr_bytes, 0, erofs::kChunkBased};
 }
 
 struct DirectoryItem {
@@ -185,7 +194,7 @@ class Writer {
         return Shape{};
       case EntryKind::kRegular:
         BANYAN_TRY(CheckExtent(inode, entry));
-        return Shape{};
+        return FileShape(entry.size, xattr_bytes_);
       default:
         return Shape{};
     }
@@ -269,7 +278,7 @@ class Writer {
     const uint64_t blocks_at = (directory_block_ + placements_[inode].block) * kBlockBytes;
 
     erofs::ExtendedInode header{};
-    header.format = 1 | (shape.inline_bytes > 0 ? erofs::kFlatInline : erofs::kFlatPlain) << 1;
+    header.format = static_cast<uint16_t>(1 | shape.layout << 1);
     if (xattr_bytes_ > 0) header.xattr_count = static_cast<uint16_t>((xattr_bytes_ - erofs::kXattrHeaderBytes) / 4 + 1);
     header.mode = S_IFCHR;
     header.inode_number = inode + 1;
@@ -287,6 +296,8 @@ class Writer {
       std::memcpy(shape.blocks > 0 ? At(blocks_at) : tail, entry.target.data(), entry.target.size());
     } else if (entry.kind == EntryKind::kDirectory) {
       WriteDirectory(blocks_at, shape, tail);
+    } else if (shape.layout == erofs::kChunkBased) {
+      WriteChunkIndexes(node.layer, entry, offset + erofs::ChunkIndexOffset(xattr_bytes_));
     }
     return {};
   }
@@ -299,11 +310,18 @@ class Writer {
     header.mtime = static_cast<uint64_t>(entry.mtime_seconds);
     header.mtime_nanoseconds = entry.mtime_nanoseconds;
     if (entry.kind == EntryKind::kRegular) {
-      header.size = entry.size;
-      const uint64_t device = out_.device_first_blocks[tree_.inode(inode).layer];
-      if (entry.size > 0) header.start = static_cast<uint32_t>(device + entry.first_block);
+      if (entry.size > 0) header.start = erofs::ChunkBits(BlocksFor(entry.size)) | erofs::kChunkFormatIndexes;
     } else if (entry.kind == EntryKind::kCharacterDevice || entry.kind == EntryKind::kBlockDevice) {
       header.start = erofs::PackDeviceNumber(entry.device_major, entry.device_minor);
+    }
+  }
+
+  void WriteChunkIndexes(uint32_t device, const Entry& entry, uint64_t offset) {
+    const uint64_t blocks = BlocksFor(entry.size);
+    for (uint64_t i = 0; i < erofs::ChunkCount(blocks); ++i) {
+      const uint64_t block = entry.first_block + (i << erofs::ChunkBits(blocks));
+      Store(At(offset + i * sizeof(ChunkIndex)),
+            ChunkIndex{0, static_cast<uint16_t>(device + 1), static_cast<uint32_t>(block)});
     }
   }
 
@@ -373,7 +391,7 @@ class Writer {
     super.inodes = tree_.inode_count();
     super.blocks = static_cast<uint32_t>(metadata_blocks_);
     super.meta_block = static_cast<uint32_t>(first_inode_block_ - 1);
-    super.feature_incompat = erofs::kIncompatDeviceTable;
+    super.feature_incompat = erofs::kIncompat;
     super.extra_devices = static_cast<uint16_t>(devices_.size());
     super.device_slot_offset = static_cast<uint16_t>(table_slot_);
     std::byte* at = At(erofs::kSuperblockOffset);
@@ -416,33 +434,6 @@ uint32_t erofs::SuperblockChecksum(std::span<const std::byte> first_block) {
 
 Result<ErofsMetadata> WriteErofs(const MergedTree& tree, std::span<const ErofsDevice> devices) {
   return Writer(tree, devices).Run();
-}
-
-Result<std::vector<std::byte>> FlattenedFirstBlock(std::span<const std::byte> metadata) {
-  if (metadata.size() < kBlockBytes) return Fail(Code::kInvalidArgument, "EROFS metadata shorter than a block");
-  auto super = erofs::Load<erofs::Superblock>(metadata.data() + erofs::kSuperblockOffset);
-  if (super.magic != erofs::kMagic || super.feature_incompat != erofs::kIncompatDeviceTable) {
-    return Fail(Code::kInvalidArgument, "no EROFS superblock with a device table");
-  }
-  uint64_t end = super.blocks;
-  for (uint64_t i = 0; i < super.extra_devices; ++i) {
-    const uint64_t offset = (super.device_slot_offset + i) * erofs::kDeviceSlotBytes;
-    if (offset + erofs::kDeviceSlotBytes > metadata.size()) {
-      return Fail(Code::kInvalidArgument, "the EROFS device table reaches beyond the metadata");
-    }
-    const auto slot = erofs::Load<erofs::DeviceSlot>(metadata.data() + offset);
-    end = std::max(end, uint64_t{slot.first_block} + slot.blocks);
-  }
-  if (end > kMaxBlocks) return Fail(Code::kInvalidArgument, "the EROFS devices reach beyond 2^32 blocks");
-  super.blocks = static_cast<uint32_t>(end);
-  super.feature_incompat = 0;
-  super.extra_devices = 0;
-  super.device_slot_offset = 0;
-  std::vector<std::byte> block(metadata.begin(), metadata.begin() + kBlockBytes);
-  Store(block.data() + erofs::kSuperblockOffset, super);
-  super.checksum = erofs::SuperblockChecksum(block);
-  Store(block.data() + erofs::kSuperblockOffset, super);
-  return block;
 }
 
 }  // namespace banyan::image_format

@@ -1,13 +1,13 @@
 // Writes a merged tree as EROFS metadata without file data (docs/format.md §"EROFS profile").
 //
-// Every regular file is one flat-plain extent in a unified block space: the metadata's blocks first, then each layer's
-// device directly behind the one below it. The device table says where devices start, so the same bytes mount with one
-// device a layer, or as one flattened file. The output is a function of the input alone: the same tree and devices give
-// the same bytes.
+// A regular file is one chunk whose index names its layer's device and the block there; with addresses in one space for
+// all devices the kernel would ask for every page by itself (docs/decisions/0003). The device table gives each device a
+// place behind the metadata all the same, for the flattened form (erofs_flatten.h). The output is a function of the
+// input alone: the same tree and devices give the same bytes.
 //
 // Layout: block 0 holds the superblock and up to 23 device slots (more go to the blocks behind it); then inodes with
 // their xattrs and inline tails, in the order of the tree; then the full blocks of directories, in the same order.
-// Nothing inline crosses a block. Memory: the output (about 104 bytes an inode) plus 12 bytes an inode.
+// Nothing inline crosses a block. Memory: the output (about 125 bytes an inode) plus 12 bytes an inode.
 #pragma once
 
 #include <cstdint>
@@ -34,10 +34,5 @@ struct ErofsMetadata {
 // kResourceExhausted when something exceeds what EROFS can hold (2^32 blocks, 65,535 devices, xattr sizes, device
 // numbers).
 Result<ErofsMetadata> WriteErofs(const MergedTree& tree, std::span<const ErofsDevice> devices);
-
-// Turns the first block of a metadata file into that of the flattened form (metadata and devices in one file), for loop
-// devices and VM drives: no device table, `blocks` covering everything, new checksum. Any kernel from 5.4 on mounts the
-// result. The rest of the file is unchanged. kInvalidArgument unless `metadata` starts with a superblock of ours.
-Result<std::vector<std::byte>> FlattenedFirstBlock(std::span<const std::byte> metadata);
 
 }  // namespace banyan::image_format

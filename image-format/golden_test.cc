@@ -13,8 +13,8 @@
 #include "common/file_io.h"
 #include "image-format/artifact.h"
 #include "image-format/decompress.h"
+#include "image-format/erofs_flatten.h"
 #include "image-format/erofs_reader.h"
-#include "image-format/erofs_writer.h"
 #include "image-format/image_builder.h"
 #include "image-format/testing/layer_builder.h"
 
@@ -149,9 +149,9 @@ TEST(Golden, ExampleIsAsTheDocumentSays) {
   ASSERT_TRUE(image.has_value()) << image.error().message;
   CheckFile("metadata.bin", Text(image->metadata));
   CheckDocument("metadata.bin", Hexdump(Text(image->metadata)));
-  const auto flattened = FlattenedFirstBlock(image->metadata);
+  const auto flattened = FlattenMetadata(image->metadata);
   ASSERT_TRUE(flattened.has_value());
-  CheckFile("flattened-first-block.bin", Text(*flattened));
+  CheckFile("flattened-metadata.bin", Text(*flattened));
 
   image->map.metadata_blob_digest = image->map.metadata_digest;
   image->map.metadata_blob_bytes = image->map.metadata_bytes;

@@ -1,5 +1,5 @@
 set(IMAGE_SOURCES
-  artifact.cc erofs_check.cc erofs_reader.cc erofs_writer.cc image_builder.cc image_map.cc merge.cc oci.cc oci_json.cc)
+  artifact.cc erofs_check.cc erofs_flatten.cc erofs_reader.cc erofs_writer.cc image_builder.cc image_map.cc merge.cc oci.cc oci_json.cc)
 
 banyan_test(image_format_image_test
   SOURCES erofs_mount_test.cc golden_test.cc image_builder_test.cc merge_test.cc oci_test.cc

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "image-format/artifact.h"
+#include "image-format/erofs_flatten.h"
 #include "image-format/erofs_layout.h"
 #include "image-format/erofs_reader.h"
 #include "image-format/erofs_writer.h"
@@ -168,13 +169,53 @@ TEST_F(ImageTest, ReaderFindsPaths) {
   EXPECT_EQ(reader->ReadDirectory(*os).error().code, Code::kFailedPrecondition);
   EXPECT_EQ(reader->ReadLink(*os).error().code, Code::kFailedPrecondition);
   EXPECT_EQ(reader->FileExtent(reader->root()).error().code, Code::kFailedPrecondition);
-  EXPECT_EQ(reader->Locate(0).error().code, Code::kOutOfRange);
-  EXPECT_EQ(reader->Locate(UINT64_MAX).error().code, Code::kOutOfRange);
   const auto app = reader->FileExtent(reader->LookupPath("app").value());
-  EXPECT_EQ(reader->Locate(app->first_block + 146)->device, 1U);
-  EXPECT_EQ(reader->Locate(app->first_block + 146)->block, 146U);
-  EXPECT_EQ(reader->Locate(app->first_block + 147).error().code, Code::kOutOfRange);
+  ASSERT_TRUE(app.has_value());
+  EXPECT_EQ(app->device, 1U);
+  EXPECT_EQ(app->first_block, 0U);
+  EXPECT_EQ(app->size, 600'000U);
   EXPECT_FALSE(reader->GetStat(UINT64_MAX).has_value());
+}
+
+// A file's chunk format and index, each field of which is believed only when it fits the rest.
+TEST_F(ImageTest, ReaderRefusesExtentsThatLie) {
+  const auto refused = [this](size_t at, auto value) {
+    std::vector<std::byte> bad = image_.metadata;
+    const auto reader = ErofsReader::Open(bad);
+    const uint64_t nid = reader->LookupPath("app").value();
+    const auto super = erofs::Load<erofs::Superblock>(bad.data() + erofs::kSuperblockOffset);
+    erofs::Store(bad.data() + super.meta_block * kBlockBytes + nid * erofs::kSlotBytes + at, value);
+    const auto extent = reader->FileExtent(nid);
+    return !extent && extent.error().code == Code::kDataLoss && !reader->Check() && !FlattenMetadata(bad);
+  };
+  constexpr size_t kFormat = offsetof(erofs::ExtendedInode, start);
+  constexpr size_t kIndex = erofs::ChunkIndexOffset(0);
+  EXPECT_TRUE(refused(0, uint16_t{1}));  // flat
+  EXPECT_TRUE(refused(kFormat, uint32_t{0x27}));
+  EXPECT_TRUE(refused(kFormat, uint32_t{8}));
+  EXPECT_TRUE(refused(kFormat, uint32_t{0x10028}));
+  EXPECT_TRUE(refused(kIndex, uint16_t{1}));
+  EXPECT_TRUE(refused(kIndex + 2, uint16_t{0}));
+  EXPECT_TRUE(refused(kIndex + 2, uint16_t{3}));
+  EXPECT_TRUE(refused(kIndex + 2, uint16_t{4}));
+  EXPECT_TRUE(refused(kIndex + 4, uint32_t{1}));
+  EXPECT_TRUE(refused(kIndex + 4, uint32_t{UINT32_MAX}));
+}
+
+TEST_F(ImageTest, FlattenedFilesLieWhereTheDeviceTableSays) {
+  const auto flat = FlattenMetadata(image_.metadata);
+  ASSERT_TRUE(flat.has_value());
+  EXPECT_EQ(flat->size(), image_.metadata.size());
+  EXPECT_FALSE(ErofsReader::Open(*flat).has_value());
+  const auto reader = ErofsReader::Open(image_.metadata);
+  const auto super = erofs::Load<erofs::Superblock>(flat->data() + erofs::kSuperblockOffset);
+  EXPECT_EQ(super.feature_incompat, 0U);
+  EXPECT_EQ(super.blocks, image_.map.devices[2].first_block);
+  const uint64_t app = reader->LookupPath("app").value();
+  const auto inode =
+      erofs::Load<erofs::ExtendedInode>(flat->data() + super.meta_block * kBlockBytes + app * erofs::kSlotBytes);
+  EXPECT_EQ(inode.format, 1U);
+  EXPECT_EQ(inode.start, image_.map.devices[1].first_block);
 }
 
 TEST_F(ImageTest, WriterRefusesWhatErofsCannotHold) {
@@ -207,8 +248,8 @@ TEST_F(ImageTest, WriterRefusesWhatErofsCannotHold) {
                 for (int i = 0; i < 5; ++i) e.xattrs.push_back({fmt::format("user.{}", i), std::string(65000, 'v')});
               }),
               HasSubstr("many"));
-  EXPECT_FALSE(FlattenedFirstBlock(std::vector<std::byte>(kBlockBytes)).has_value());
-  EXPECT_FALSE(FlattenedFirstBlock({}).has_value());
+  EXPECT_FALSE(FlattenMetadata(std::vector<std::byte>(kBlockBytes)).has_value());
+  EXPECT_FALSE(FlattenMetadata({}).has_value());
 }
 
 TEST_F(ImageTest, ArtifactComesBackInBothForms) {

@@ -1,5 +1,5 @@
-// The image map: everything a node needs, besides the EROFS metadata, to mount an image and to fetch and check its chunks.
-// docs/format.md §"Image map".
+// The image map: everything a node needs, besides the EROFS metadata, to mount an image and to fetch and check its
+// chunks. docs/format.md §"Image map".
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ struct ImageMap {
 
 // Writes the map as the blob that is stored (zstd). The same map gives the same bytes.
 Status EncodeImageMap(const ImageMap& map, ByteSink& out);
-// Any bytes give a map or an error. Checks framing, limits, chunk tables against lengths, and that devices lie one behind the
-// other in the block space without overlap, behind the metadata.
+// Any bytes give a map or an error. Checks framing, limits, chunk tables against lengths, and that devices lie one
+// behind the other in the block space without overlap, behind the metadata.
 Result<ImageMap> DecodeImageMap(ByteSource& in);
 
 }  // namespace banyan::image_format

@@ -223,10 +223,8 @@ class TreeServer::Impl final : public FuseHandler {
     if (!extent) return request.ReplyError(ReplyErrno(extent.error()));
     if (in.offset >= extent->size || in.size == 0) return request.ReplyBytes({});
     const uint64_t length = std::min<uint64_t>({in.size, kMaxReadBytes, extent->size - in.offset});
-    const Result<ErofsReader::Place> place = reader_.Locate(extent->first_block);
-    if (!place) return request.ReplyError(EIO);
-    fetch::LazyLayer& layer = *options_.layers[place->device];
-    const uint64_t begin = uint64_t{place->block} * kBlockBytes + in.offset;
+    fetch::LazyLayer& layer = *options_.layers[extent->device];
+    const uint64_t begin = uint64_t{extent->first_block} * kBlockBytes + in.offset;
     if (begin + length > layer.size_bytes()) return request.ReplyError(EIO);
     AnswerFromLayer(std::move(request), layer, {begin, begin + length});
   }
