@@ -70,7 +70,7 @@ bool Scheduler::WaitIdle(std::chrono::milliseconds timeout) {
 std::vector<FirstTouch> Scheduler::FirstTouches(const LazyLayer& layer) const {
   const auto* handle = dynamic_cast<const LayerHandle*>(&layer);
   if (handle == nullptr) return {};
-  const std::lock_guard lock(handle->layer()->demand_mutex);
+  const MutexLock lock(handle->layer()->demand_mutex);
   return handle->layer()->touches.order();
 }
 

@@ -40,7 +40,7 @@ SchedulerCore::LayerPtr SchedulerCore::AddLayer(std::shared_ptr<store::StoredLay
   stored->Touch();
   LayerPtr layer;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     layer = std::make_shared<Layer>(++last_layer_, std::move(stored), options_.read_ahead_bytes);
     if (stopped_) {
       layer->cancelled = true;
@@ -59,7 +59,7 @@ SchedulerCore::LayerPtr SchedulerCore::AddLayer(std::shared_ptr<store::StoredLay
 
 ChunkRange SchedulerCore::NoteDemand(Layer& layer, ChunkRange chunks) {
   const auto now = timer_->Now();
-  const std::lock_guard lock(layer.demand_mutex);
+  const MutexLock lock(layer.demand_mutex);
   layer.touches.Touch(chunks, now);
   return layer.read_ahead.OnRead(layer.stored->device().chunks, chunks);
 }
@@ -108,9 +108,9 @@ ReadId SchedulerCore::Wait(const LayerPtr& layer, WaitingRead read) {
     read.done(MakeView(*layer->stored, read));
     return 0;
   }
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (layer->cancelled) {
-    lock.unlock();
+    lock.Unlock();
     read.done(Fail(Code::kCancelled, ReadName(*layer->stored, read.range) + ": the layer is no longer in use"));
     return 0;
   }
@@ -122,7 +122,7 @@ ReadId SchedulerCore::Wait(const LayerPtr& layer, WaitingRead read) {
   read.event = read_events_.Add(read.begun + std::min(options_.hung_after, options_.read_timeout), {id, hangs_first});
   layer->reads.insert(id);
   reads_.emplace(id, std::move(read));
-  lock.unlock();
+  lock.Unlock();
   Pump();
   return id;
 }
@@ -161,7 +161,7 @@ std::vector<SchedulerCore::WaitingRead> SchedulerCore::DropReads(Layer& layer) {
 void SchedulerCore::CancelAll(Layer& layer) {
   std::vector<WaitingRead> reads;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     layer.cancelled = true;
     reads = DropReads(layer);
     table_.RemoveLayer(layer.id);
@@ -176,7 +176,7 @@ void SchedulerCore::CancelAll(Layer& layer) {
 void SchedulerCore::RemoveLayer(Layer& layer) {
   CancelAll(layer);
   std::shared_ptr<ChunkSource> source;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   source.swap(layer.source);
   layers_.erase(layer.id);
 }
@@ -190,7 +190,7 @@ void SchedulerCore::Prefetch(std::span<const std::pair<LayerPtr, ChunkIndex>> ch
   }
   if (missing.empty()) return;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [layer, chunk] : missing) table_.Want({layer->id, chunk}, Priority::kPrefetch, 0);
   }
   Pump();
@@ -204,7 +204,7 @@ void SchedulerCore::PrefetchRange(const LayerPtr& layer, ChunkRange chunks) {
 
 void SchedulerCore::SetFillPaused(bool paused) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     fill_paused_ = paused;
     table_.set_fill_paused(paused);
   }
@@ -230,7 +230,7 @@ void SchedulerCore::Refill(const LayerPtr& layer, ChunkIndex from) {
     ++next;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     refilling_ = false;
     if (filling_.contains(layer->id)) {
       for (ChunkIndex chunk : missing) table_.Want({layer->id, chunk}, Priority::kFill, 0);
@@ -250,7 +250,7 @@ bool SchedulerCore::Idle() const {
 
 void SchedulerCore::WhenIdle(std::function<void()> done) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     idle_callbacks_.push_back(std::move(done));
   }
   Pump();
@@ -260,7 +260,7 @@ void SchedulerCore::WhenIdle(std::function<void()> done) {
 
 void SchedulerCore::Pump() {
   const auto self = shared_from_this();
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (stopped_) return;
   if (pumping_) {
     pump_again_ = true;
@@ -279,7 +279,7 @@ void SchedulerCore::Pump() {
     const auto alarm = std::min(table_.next_event(), read_events_.next());
     const bool arm = alarm < alarm_;
     if (arm) alarm_ = alarm;
-    lock.unlock();
+    lock.Unlock();
 
     for (const PlannedRequest& request : requests) {
       tasks_.Post(request.priority, [self, request] { self->Send(request); });
@@ -291,7 +291,7 @@ void SchedulerCore::Pump() {
       });
     }
     for (const auto& callback : idle) callback();
-    lock.lock();
+    lock.Lock();
   } while (pump_again_);
   pumping_ = false;
 }
@@ -300,7 +300,7 @@ void SchedulerCore::Send(const PlannedRequest& request) {
   LayerPtr layer;
   std::shared_ptr<ChunkSource> source;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = layers_.find(request.layer);
     if (found == layers_.end()) return;
     layer = found->second;
@@ -324,7 +324,7 @@ void SchedulerCore::Send(const PlannedRequest& request) {
     }
     bool wanted = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       wanted = table_.Arrived(request.id, {layer->id, chunk}, timer_->Now());
     }
     if (wanted) Deliver(layer, chunk, local->held);
@@ -339,7 +339,7 @@ void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const 
   wire.chunks = chunks;
   wire.priority = request.priority;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     wire.deadline = table_.DeadlineOf(request, timer_->Now());
   }
   const std::string_view name = source.name();
@@ -362,7 +362,7 @@ void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, con
     counters_.AddFailure(source, bad);
     spdlog::log(bad ? spdlog::level::warn : spdlog::level::debug, "{}", answer.error().message);
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       table_.Failed(request.id, key, std::move(answer).error(), now);
     }
     Pump();
@@ -370,7 +370,7 @@ void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, con
   }
   Priority urgency = request.priority;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!table_.Arrived(request.id, key, now)) return;
     urgency = table_.PriorityOf(key);
   }
@@ -392,7 +392,7 @@ void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Prior
   Error error = held.error().WithContext("from " + std::string(source));
   spdlog::warn("{}; it will be fetched again", error.message);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     table_.Rejected({layer->id, chunk}, std::move(error), timer_->Now());
   }
   Pump();
@@ -401,7 +401,7 @@ void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Prior
 void SchedulerCore::Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldChunk& held) {
   std::vector<WaitingRead> complete;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const ChunkKey key{layer->id, chunk};
     const bool no_room = held.lease == nullptr;
     if (no_room && table_.PriorityOf(key) == Priority::kFill && filling_.erase(layer->id) != 0) {
@@ -427,7 +427,7 @@ void SchedulerCore::OnAlarm(Clock::time_point when) {
   std::vector<ReadFailure> failures;
   std::vector<std::string> hung;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (when != alarm_ || stopped_) return;  // an earlier one took its place
     alarm_ = Clock::time_point::max();
     const auto now = timer_->Now();
@@ -472,7 +472,7 @@ Scheduler::Stats SchedulerCore::stats() const {
   stats.reads = reads_total_;
   stats.reads_at_once = reads_at_once_;
   stats.reads_from_memory = reads_from_memory_;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stats.reads_failed = reads_failed_;
   stats.waiting_reads = reads_.size();
   stats.hung_reads = hung_reads_;
@@ -487,7 +487,7 @@ Scheduler::Stats SchedulerCore::stats() const {
 void SchedulerCore::Shutdown() {
   std::vector<LayerPtr> layers;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopped_ = true;
     for (const auto& [id, layer] : layers_) layers.push_back(layer);
   }

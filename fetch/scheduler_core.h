@@ -8,12 +8,12 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
+#include "common/mutex.h"
 #include "fetch/flight_table.h"
 #include "fetch/pending_read.h"
 #include "fetch/priority_tasks.h"
@@ -36,9 +36,9 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
     const std::shared_ptr<store::StoredLayer> stored;
     std::atomic<bool> cancelled = false;
 
-    std::mutex demand_mutex;
-    TouchLog touches;      // guarded by demand_mutex
-    ReadAhead read_ahead;  // guarded by demand_mutex
+    Mutex demand_mutex;
+    TouchLog touches BANYAN_GUARDED_BY(demand_mutex);
+    ReadAhead read_ahead BANYAN_GUARDED_BY(demand_mutex);
 
     // Guarded by the core's mutex.
     std::shared_ptr<ChunkSource> source;
@@ -94,13 +94,12 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   void LogHung(const std::vector<std::string>& reads);
   void LogFailed(const std::vector<ReadFailure>& failures);
 
-  // These need mutex_.
-  WaitingRead TakeRead(ReadId id);
-  void LeaveMissing(const WaitingRead& read, ReadId id);
-  Error TimeoutError(const WaitingRead& read) const;
-  std::vector<WaitingRead> DropReads(Layer& layer);
-  LayerPtr TakeRefill();
-  bool Idle() const;
+  WaitingRead TakeRead(ReadId id) BANYAN_REQUIRES(mutex_);
+  void LeaveMissing(const WaitingRead& read, ReadId id) BANYAN_REQUIRES(mutex_);
+  Error TimeoutError(const WaitingRead& read) const BANYAN_REQUIRES(mutex_);
+  std::vector<WaitingRead> DropReads(Layer& layer) BANYAN_REQUIRES(mutex_);
+  LayerPtr TakeRefill() BANYAN_REQUIRES(mutex_);
+  bool Idle() const BANYAN_REQUIRES(mutex_);
 
   const Scheduler::Options options_;
   const std::shared_ptr<Timer> timer_;
@@ -110,25 +109,24 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   std::atomic<uint64_t> reads_at_once_ = 0;
   std::atomic<uint64_t> reads_from_memory_ = 0;
 
-  mutable std::mutex mutex_;
-  // All below: guarded by mutex_.
-  FlightTable table_;
-  std::unordered_map<LayerId, LayerPtr> layers_;
-  std::set<LayerId> filling_;  // layers that fill has not gone through
-  std::unordered_map<ReadId, WaitingRead> reads_;
-  DeadlineQueue<ReadEvent> read_events_;
-  std::vector<std::function<void()>> idle_callbacks_;
-  Clock::time_point alarm_ = Clock::time_point::max();
-  LayerId last_layer_ = 0;
-  ReadId last_read_ = 0;
-  bool pumping_ = false;
-  bool pump_again_ = false;
-  bool refilling_ = false;
-  bool fill_paused_ = false;
-  bool stopped_ = false;
-  uint64_t reads_failed_ = 0;
-  uint64_t hung_reads_ = 0;
-  Clock::duration longest_read_{};
+  mutable Mutex mutex_;
+  FlightTable table_ BANYAN_GUARDED_BY(mutex_);
+  std::unordered_map<LayerId, LayerPtr> layers_ BANYAN_GUARDED_BY(mutex_);
+  std::set<LayerId> filling_ BANYAN_GUARDED_BY(mutex_);  // layers that fill has not gone through
+  std::unordered_map<ReadId, WaitingRead> reads_ BANYAN_GUARDED_BY(mutex_);
+  DeadlineQueue<ReadEvent> read_events_ BANYAN_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> idle_callbacks_ BANYAN_GUARDED_BY(mutex_);
+  Clock::time_point alarm_ BANYAN_GUARDED_BY(mutex_) = Clock::time_point::max();
+  LayerId last_layer_ BANYAN_GUARDED_BY(mutex_) = 0;
+  ReadId last_read_ BANYAN_GUARDED_BY(mutex_) = 0;
+  bool pumping_ BANYAN_GUARDED_BY(mutex_) = false;
+  bool pump_again_ BANYAN_GUARDED_BY(mutex_) = false;
+  bool refilling_ BANYAN_GUARDED_BY(mutex_) = false;
+  bool fill_paused_ BANYAN_GUARDED_BY(mutex_) = false;
+  bool stopped_ BANYAN_GUARDED_BY(mutex_) = false;
+  uint64_t reads_failed_ BANYAN_GUARDED_BY(mutex_) = 0;
+  uint64_t hung_reads_ BANYAN_GUARDED_BY(mutex_) = 0;
+  Clock::duration longest_read_ BANYAN_GUARDED_BY(mutex_){};
 };
 
 }  // namespace banyan::fetch
