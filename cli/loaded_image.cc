@@ -21,6 +21,13 @@ Result<std::string> GetDocument(const LoadedImage& image, const Digest& digest, 
   return std::move(*blob);
 }
 
+// What a parser calls an invalid argument is, to the user, an image that is no good.
+template <typename T>
+Result<T> AsBadContent(Result<T> result) {
+  if (!result && result.error().code == Code::kInvalidArgument) result.error().code = Code::kDataLoss;
+  return result;
+}
+
 }  // namespace
 
 Result<LoadedImage> LoadImageMap(const GlobalOptions& globals, const std::string& reference,
@@ -36,7 +43,7 @@ Result<LoadedImage> LoadImageMap(const GlobalOptions& globals, const std::string
   BANYAN_ASSIGN(const std::string blob, GetDocument(image, artifact.map_digest, artifact.map_bytes, "image map"));
   image.map_bytes = blob.size();
   MemorySource source(std::as_bytes(std::span(blob)));
-  BANYAN_ASSIGN(image.map, image_format::DecodeImageMap(source));
+  BANYAN_ASSIGN(image.map, AsBadContent(image_format::DecodeImageMap(source)));
   BANYAN_TRY(image_format::CheckArtifactAgainstMap(artifact, image.map));
   return image;
 }
@@ -45,15 +52,15 @@ Result<LoadedImage> LoadImage(const GlobalOptions& globals, const std::string& r
   BANYAN_ASSIGN(LoadedImage image, LoadImageMap(globals, reference, platform));
   BANYAN_ASSIGN(const std::string blob,
                 GetDocument(image, image.map.metadata_blob_digest, image.map.metadata_blob_bytes, "metadata"));
-  BANYAN_ASSIGN(image.metadata, image_format::DecodeMetadata(image.map, std::as_bytes(std::span(blob))));
-  BANYAN_TRY(image_format::CheckMapAgainstMetadata(image.map, image.metadata));
+  BANYAN_ASSIGN(image.metadata, AsBadContent(image_format::DecodeMetadata(image.map, std::as_bytes(std::span(blob)))));
+  BANYAN_TRY(AsBadContent(image_format::CheckMapAgainstMetadata(image.map, image.metadata)));
   return image;
 }
 
 Result<image_format::LayerIndex> LoadLayerIndex(const LoadedImage& image, const image_format::Device& device) {
   BANYAN_ASSIGN(const std::string blob, GetDocument(image, device.index_digest, device.index_bytes, "layer index"));
   MemorySource source(std::as_bytes(std::span(blob)));
-  auto index = image_format::DecodeLayerIndex(source);
+  auto index = AsBadContent(image_format::DecodeLayerIndex(source));
   if (!index) return Fail(index.error().WithContext("layer index " + device.index_digest.ToString()));
   return std::move(*index);
 }

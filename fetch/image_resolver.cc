@@ -1,6 +1,7 @@
 #include "fetch/image_resolver.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -52,7 +53,7 @@ std::vector<Descriptor> ArtifactCandidates(const std::vector<std::string>& refer
 // The candidate, if it is an artifact of that manifest; nullopt if it is no good or gone. An error when it cannot be
 // read now: to say then that the image has not been converted would be wrong.
 Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repository, const Descriptor& candidate,
-                                                          const Digest& subject) {
+                                                          const Digest& subject, const image_format::Manifest& image) {
   const auto pass_over = [&](std::string_view why) {
     spdlog::warn("{}: passing over artifact {} of {}: {}", repository.name(), candidate.digest.ToString(),
                  subject.ToString(), why);
@@ -64,6 +65,11 @@ Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repos
   auto artifact = image_format::ParseArtifact(raw->body);
   if (!artifact) return pass_over(artifact.error().message);
   if (!artifact->subject || artifact->subject->digest != subject) return pass_over("its subject is another manifest");
+  std::set<Digest> layers;
+  std::set<Digest> converted;
+  for (const Descriptor& layer : image.layers) layers.insert(layer.digest);
+  for (const image_format::ArtifactLayer& layer : artifact->layers) converted.insert(layer.source_digest);
+  if (converted != layers) return pass_over("it is made of other layers than the image's");
   return std::optional(std::move(*artifact));
 }
 
@@ -85,7 +91,7 @@ Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::strin
   BANYAN_ASSIGN(const std::vector<std::string> referrers,
                 repository.Referrers(image.descriptor.digest, image_format::kImageArtifactType));
   for (const Descriptor& candidate : ArtifactCandidates(referrers)) {
-    BANYAN_ASSIGN(image.artifact, GetArtifact(repository, candidate, image.descriptor.digest));
+    BANYAN_ASSIGN(image.artifact, GetArtifact(repository, candidate, image.descriptor.digest, image.manifest));
     if (!image.artifact) continue;
     image.artifact_digest = candidate.digest;
     return image;

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/file_io.h"
+#include "image-format/artifact.h"
 #include "image-format/image_builder.h"
 #include "image-format/oci.h"
 
@@ -47,6 +48,13 @@ std::string OwnerOf(pid_t pid) {
   std::string field;
   for (int i = 3; i <= 22; ++i) fields >> field;
   return fmt::format("{} {}", pid, field);
+}
+
+// What a parser calls an invalid argument is, to whoever mounts, an image that is no good.
+template <typename T>
+Result<T> AsBadContent(Result<T> result) {
+  if (!result && result.error().code == Code::kInvalidArgument) result.error().code = Code::kDataLoss;
+  return result;
 }
 
 // The tag or digest that a repository is asked for.
@@ -365,9 +373,11 @@ Result<proto::agent::MountReply> Agent::Mount(const proto::agent::MountRequest& 
 
   Documents documents;
   documents.map_digest = record.map_digest;
-  BANYAN_ASSIGN(documents.map, GetMap(repository.get(), record.map_digest));
+  BANYAN_ASSIGN(documents.map, AsBadContent(GetMap(repository.get(), record.map_digest)));
+  const bool remembered = image.artifact->layers.empty();  // and checked then
+  if (!remembered) BANYAN_TRY(image_format::CheckArtifactAgainstMap(*image.artifact, documents.map));
   reply.mutable_times()->set_map(MicrosSince(start));
-  BANYAN_ASSIGN(documents.metadata_path, GetMetadata(repository.get(), documents.map));
+  BANYAN_ASSIGN(documents.metadata_path, AsBadContent(GetMetadata(repository.get(), documents.map)));
   reply.mutable_times()->set_metadata(MicrosSince(start));
 
   BANYAN_TRY(MakeDirectories(directory));
