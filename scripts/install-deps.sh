@@ -12,7 +12,7 @@ packages=(
   fuse3 iproute2 kmod procps
   # Test: images, a registry, the tools whose answers ours are compared with.
   mmdebstrap umoci skopeo docker-registry apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
-  fio cpio busybox-static qemu-system-x86
+  fio cpio busybox-static qemu-system-x86 e2fsprogs bc time
   # Lint and fuzz.
   clang clang-format clang-tidy lld libclang-rt-14-dev
 )
