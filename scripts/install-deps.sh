@@ -5,11 +5,11 @@ set -euo pipefail
 packages=(
   # Build.
   cmake ninja-build g++ ccache pkg-config git ca-certificates
-  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libboost-dev librocksdb-dev libfuse3-dev
+  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libboost-dev librocksdb-dev
   libzstd-dev libssl-dev libisal-dev libxxhash-dev libcurl4-openssl-dev libspdlog-dev libfmt-dev libcli11-dev
   nlohmann-json3-dev libexpected-dev libgtest-dev libgmock-dev libbenchmark-dev
-  # Run: fusermount3, and what `banyan` and the scripts call.
-  fuse3 iproute2 kmod procps
+  # What the scripts call.
+  iproute2 kmod procps
   # Test: images, a registry, the tools whose answers ours are compared with.
   mmdebstrap umoci skopeo docker-registry apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
   fio cpio busybox-static qemu-system-x86 e2fsprogs bc time
