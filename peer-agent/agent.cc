@@ -73,7 +73,8 @@ Result<std::unique_ptr<Agent>> Agent::Start(Options options) {
 
 Status Agent::Open() {
   const std::string& root = options_.data_root;
-  for (const char* name : {"/metadata", "/devices", "/resolved"}) BANYAN_TRY(MakeDirectories(root + name, 0700));
+  // Not /devices: it may be a mount that nobody answers for yet, so that even to look at it would hang.
+  for (const char* name : {"/metadata", "/resolved"}) BANYAN_TRY(MakeDirectories(root + name, 0700));
   executor_ = std::make_unique<ThreadPool>(std::max(2U, std::thread::hardware_concurrency()));
   BANYAN_ASSIGN(store_, store::NodeStore::Open(
                             {.root = root + "/store", .budget_bytes = options_.budget_bytes, .defer_eviction = true}));
