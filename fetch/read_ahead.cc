@@ -41,6 +41,10 @@ ChunkRange ReadAhead::OnRead(const image_format::ChunkTable& table, ChunkRange c
   while (end < table.size() && bytes + table[end].device_bytes() <= most) bytes += table[end++].device_bytes();
   const ChunkRange ahead{std::max(stream.ahead, stream.next), end};
   if (ahead.empty()) return {};
+  // A request costs a registry about the same whatever its length: wait until half of the lead is used up, then ask for
+  // what restores it.
+  const uint64_t lead_bytes = (table[ahead.begin].first_block - table[stream.next].first_block) * kBlockBytes;
+  if (lead_bytes > most / 2) return {};
   stream.ahead = end;
   return ahead;
 }
