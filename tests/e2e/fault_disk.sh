@@ -153,7 +153,16 @@ full() {
     on_small_disk "$kind" 40
     start_agent 60
     pid=$(agent_pid)
+    cat /dev/zero >"$WORK/small/hog" 2>/dev/null || true
+    clearly 7 "no space left" "$BANYAN_BIN/banyan" --data-root "$DATA_ROOT" --plain-http --quiet mount "$image" "$view"
+    rm "$WORK/small/hog"
     mount_one
+    log "somebody else has taken all the room: nothing can be stored, nothing evicted"
+    cat /dev/zero >"$WORK/small/hog" 2>/dev/null || true
+    timeout 120 "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$kind, no room at all: wrong or no answer"
+    rm "$WORK/small/hog"
+    echo 3 >/proc/sys/vm/drop_caches
+    log "room again, but less than the image wants"
     timeout 120 "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$kind: wrong or no answer"
     df -m "$WORK/small" | tail -1 >&2
     log "and all of it at once, cold"
