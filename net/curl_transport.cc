@@ -370,16 +370,14 @@ void CurlTransport::Shutdown() {
 }
 
 void CurlTransport::Post(std::function<void()> task) {
-  bool ended;
-  {
-    const std::lock_guard lock(loop_->mutex);
-    ended = loop_->ended;
-    if (!ended) loop_->posted.push_back(std::move(task));
-  }
-  if (ended) {
-    const std::lock_guard lock(loop_->late_tasks);
+  std::unique_lock lock(loop_->mutex);
+  if (loop_->ended) {
+    lock.unlock();
+    const std::lock_guard turn(loop_->late_tasks);
     return task();
   }
+  loop_->posted.push_back(std::move(task));
+  lock.unlock();
   curl_multi_wakeup(loop_->multi);
 }
 
