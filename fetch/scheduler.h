@@ -50,9 +50,9 @@ class Scheduler {
     // A request without progress for so long no longer holds back the lower classes.
     std::chrono::milliseconds stalled_after{2'000};
     uint64_t read_ahead_bytes = 16 * kMiB;  // of the device, at most; 0: none
-    bool fill = false;                     // the default of AddOptions::fill
-    bool keep_compressed = false;          // store what arrives in its compressed form as well
-    uint64_t jitter_seed = 0;              // 0: from the clock
+    bool fill = false;                      // the default of AddOptions::fill
+    bool keep_compressed = false;           // store what arrives in its compressed form as well
+    uint64_t jitter_seed = 0;               // 0: from the clock
   };
 
   struct AddOptions {
