@@ -40,7 +40,7 @@ struct LadderSource::State {
     const std::lock_guard lock(mutex);
     std::vector<size_t> order(rungs.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::ranges::stable_partition(order, [&](size_t rung) { return avoid_until[rung] <= now; });
+    std::stable_partition(order.begin(), order.end(), [&](size_t rung) { return avoid_until[rung] <= now; });
     return order;
   }
   void Avoid(size_t rung) {
