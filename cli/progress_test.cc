@@ -60,9 +60,9 @@ TEST(ProgressTest, BarsAreTakenOffTheScreenAtTheEnd) {
     std::thread worker([&] { a->Advance(5); });
     worker.join();
     progress.Finish(a, "done");
-    EXPECT_THAT(out, HasSubstr("a: done\n"));
     std::this_thread::sleep_for(milliseconds(250));
   }
+  EXPECT_THAT(out, HasSubstr("a: done\n"));
   EXPECT_THAT(out, HasSubstr("b                   converting"));
   EXPECT_TRUE(out.ends_with("\x1b[1A\r\x1b[J")) << out;
 }
