@@ -3,7 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <bit>
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -11,6 +14,7 @@
 
 #include <fmt/format.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
@@ -29,6 +33,7 @@ constexpr char kSmallBlobKey = 'S';
 constexpr uint8_t kRecordVersion = 1;
 constexpr size_t kChunkRecordBytes = 4 + 4 + Digest::kBytes + Digest::kBytes;
 constexpr uint64_t kReserveBytes = 4 * kMiB;
+constexpr std::chrono::milliseconds kQuietAfterFailure{300};
 
 std::string Key(char kind, const Digest& digest) { return kind + std::string(digest.raw()); }
 
@@ -101,8 +106,23 @@ Error IndexError(std::string_view what, const rocksdb::Status& status) {
   return Error{code, fmt::format("store index: {}: {}", what, status.ToString())};
 }
 
+// RocksDB's own log file is a file like any other: once a full disk has refused it a line, Debian's build (with
+// assertions) aborts at the next. So its warnings go where ours go.
+class LogForwarder final : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override { Logv(rocksdb::WARN_LEVEL, format, arguments); }
+  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < rocksdb::WARN_LEVEL || level == rocksdb::HEADER_LEVEL) return;
+    std::array<char, 512> line{};
+    std::vsnprintf(line.data(), line.size(), format, arguments);
+    spdlog::debug("rocksdb: {}", line.data());
+  }
+};
+
 rocksdb::Options DatabaseOptions() {
   rocksdb::Options options;
+  options.info_log = std::make_shared<LogForwarder>();
   options.create_if_missing = true;
   options.write_buffer_size = 4 * kMiB;
   options.max_write_buffer_number = 3;
@@ -110,8 +130,6 @@ rocksdb::Options DatabaseOptions() {
   options.max_open_files = 64;
   options.max_background_jobs = 2;
   options.manifest_preallocation_size = 64 * kKiB;
-  options.keep_log_file_num = 2;
-  options.info_log_level = rocksdb::WARN_LEVEL;
   rocksdb::BlockBasedTableOptions table;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.block_cache = rocksdb::NewLRUCache(8 * kMiB);
@@ -295,6 +313,9 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path, bool& begun_
 }
 
 Status Index::Write(Batch batch, bool sync) {
+  if (Clock::now() < quiet_until_.load()) {
+    return Fail(Code::kResourceExhausted, "store index: a write failed a moment ago");
+  }
   rocksdb::WriteOptions options;
   options.sync = sync;
   rocksdb::Status status = db_->Write(options, batch.batch_.get());
@@ -306,7 +327,10 @@ Status Index::Write(Batch batch, bool sync) {
     db_->Resume();
     status = db_->Write(options, batch.batch_.get());
   }
-  if (!status.ok()) return Fail(IndexError("write", status));
+  if (!status.ok()) {
+    quiet_until_ = Clock::now() + kQuietAfterFailure;
+    return Fail(IndexError("write", status));
+  }
   if (sync) MakeReserve();
   return {};
 }

@@ -9,6 +9,8 @@
 // since it is replayed at the next start. Records are little-endian; RocksDB's checksums guard them.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -85,7 +87,8 @@ class Index {
   // Flushes, so that the next start replays nothing.
   ~Index();
 
-  // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again.
+  // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again;
+  // after a failure, writes fail at once for a moment rather than each try the disk.
   Status Write(Batch batch, bool sync);
 
   // kNotFound; kDataLoss when it cannot be read.
@@ -106,8 +109,11 @@ class Index {
   static Result<std::unique_ptr<Index>> TryOpen(const std::string& path);
   void MakeReserve();
 
+  using Clock = std::chrono::steady_clock;
+
   const std::unique_ptr<rocksdb::DB> db_;
   const std::string reserve_path_;
+  std::atomic<Clock::time_point> quiet_until_{Clock::time_point::min()};
 };
 
 }  // namespace banyan::store

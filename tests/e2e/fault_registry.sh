@@ -84,7 +84,7 @@ permanent() {
     else
       # A chunk that came whole may be shown, though its neighbour is bad.
       [[ $result =~ ^[0-9]+\ EIO(, [0-9]+ right)?$ ]] || fail "$fault: $result"
-      grep -E "gave up after" "$DATA_ROOT/agent.log" | grep -E "layer sha256:" | grep -qE "$words" ||
+      grep -E "gave up after" "$DATA_ROOT/agent.log" | grep -E "layer sha256:" | grep -E "$words" >/dev/null ||
         fail "$fault: the log does not say so: $(tail -5 "$DATA_ROOT/agent.log")"
       log "$(grep -E "gave up after" "$DATA_ROOT/agent.log" | head -n 1)"
     fi

@@ -43,7 +43,7 @@ processes_of() {
   for file in /proc/[0-9]*/cmdline; do
     pid=${file#/proc/}; pid=${pid%/cmdline}
     [[ $pid == "$$" || $pid == "$BASHPID" ]] && continue
-    if tr '\0' '\n' <"$file" 2>/dev/null | grep -qE "^(--[a-z-]+=)?$1(/|\$)"; then echo "$pid"; fi
+    if tr '\0' '\n' <"$file" 2>/dev/null | grep -E "^(--[a-z-]+=)?$1(/|\$)" >/dev/null; then echo "$pid"; fi
   done 2>/dev/null
 }
 
