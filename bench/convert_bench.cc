@@ -159,15 +159,14 @@ int Main(int argc, char** argv) {
   app.add_option("LAYER", path, "A layer blob: tar, gzip or zstd")->required();
   app.add_option("--rounds", rounds)->capture_default_str();
   app.add_option("--level", level)->capture_default_str();
-  app.add_option("--threads", threads, "Threads of the conversion, its own included")->capture_default_str();
+  app.add_option("--threads", threads,
+                 "Threads of the executor, as `banyan convert --jobs`; not more than there are cores")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   const std::string layer = OrDie(ReadFile(path));
   const std::string tar = Decompress(layer);
-  // The calling thread of a conversion works too.
-  InlineExecutor inline_executor;
-  std::unique_ptr<ThreadPool> pool = threads > 1 ? std::make_unique<ThreadPool>(threads - 1) : nullptr;
-  Executor& executor = pool ? static_cast<Executor&>(*pool) : inline_executor;
+  ThreadPool executor(threads);
 
   std::string blob;
   AppendSink<std::string> sink(blob);
