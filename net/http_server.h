@@ -3,7 +3,7 @@
 //
 // Each connection lives on a strand; one request at a time, no pipelining. A turn sends at most 512 KiB and then goes
 // behind the other connections' turns, so that a busy client does not starve the rest. Plain TCP now; all socket
-// operations are in http_connection.cc's three (read some, write some, send file), where TLS will be put in.
+// operations are three functions of http_server.cc (read some, write some, send file), where TLS will be put in.
 #pragma once
 
 #include <chrono>
