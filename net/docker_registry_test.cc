@@ -147,10 +147,12 @@ void Exercise(Repository& repository) {
   EXPECT_TRUE(referrers->empty());
 }
 
-#define START_OR_SKIP(variable, ...)                                                         \
-  auto variable##_result = DockerRegistry::Start(__VA_ARGS__);                               \
-  if (!variable##_result && variable##_result.error().code == Code::kNotFound) GTEST_SKIP(); \
-  ASSERT_TRUE(variable##_result) << variable##_result.error().message;                       \
+#define START_OR_SKIP(variable, ...)                                             \
+  auto variable##_result = DockerRegistry::Start(__VA_ARGS__);                   \
+  if (!variable##_result && variable##_result.error().code == Code::kNotFound) { \
+    GTEST_SKIP() << variable##_result.error().message;                           \
+  }                                                                              \
+  ASSERT_TRUE(variable##_result) << variable##_result.error().message;           \
   const auto variable = *std::move(variable##_result)
 
 TEST(DockerRegistryTest, PlainHttpOnLoopbackWithoutAsking) {
