@@ -39,6 +39,21 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 bool MayPass(const Error& error) { return error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded; }
 
+// Replaces a file whole: a mount may be reading the old one. Not synced: these files are checked against their digest
+// at each use, and a cold start shall not wait for the disk.
+Status ReplaceFile(const std::string& path, std::span<const std::byte> contents) {
+  const std::string temporary = fmt::format("{}.tmp.{}", path, ::gettid());
+  const auto write = [&]() -> Status {
+    BANYAN_ASSIGN(const UniqueFd file, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+    BANYAN_TRY(WriteFull(file.get(), contents, temporary));
+    if (::rename(temporary.c_str(), path.c_str()) != 0) return FailErrno("rename to " + path, errno);
+    return {};
+  };
+  const Status status = write();
+  if (!status) ::unlink(temporary.c_str());
+  return status;
+}
+
 // "<pid> <start time>": a pid alone may come again. Empty when there is no such process.
 std::string OwnerOf(pid_t pid) {
   const auto stat = ReadFile(fmt::format("/proc/{}/stat", pid), 64 * kKiB);
@@ -184,7 +199,7 @@ Result<image_format::ImageMap> Agent::GetMap(net::Repository* repository, const 
   auto blob = ReadFile(path, kMaxMapBytes);
   if (!blob || Digest::Of(*blob) != digest) {
     BANYAN_ASSIGN(blob, CachedBlob(repository, digest, kMaxMapBytes));
-    BANYAN_TRY(WriteFileDurably(path, *blob, 0600));
+    BANYAN_TRY(ReplaceFile(path, Bytes(*blob)));
   }
   MemorySource source(Bytes(*blob));
   return image_format::DecodeImageMap(source);
@@ -202,16 +217,7 @@ Result<std::string> Agent::GetMetadata(net::Repository* repository, const image_
   BANYAN_ASSIGN(const std::string blob, CachedBlob(repository, map.metadata_blob_digest, kMaxMetadataBlobBytes));
   BANYAN_ASSIGN(const std::vector<std::byte> metadata, image_format::DecodeMetadata(map, Bytes(blob)));
   BANYAN_TRY(image_format::CheckMapAgainstMetadata(map, metadata));
-  // Replaced whole: a mount of the same image may be reading the file. Its digest is checked at each use, so no sync.
-  const std::string temporary = fmt::format("{}.tmp.{}", path, ::gettid());
-  {
-    BANYAN_ASSIGN(const UniqueFd file, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0600));
-    if (Status status = WriteFull(file.get(), metadata, temporary); !status) {
-      ::unlink(temporary.c_str());
-      return Fail(status.error());
-    }
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return FailErrno("rename to " + path, errno);
+  BANYAN_TRY(ReplaceFile(path, metadata));
   return path;
 }
 
