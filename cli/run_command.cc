@@ -249,7 +249,8 @@ void AddRunCommand(CLI::App& app, GlobalOptions& globals) {
   command->footer(R"(
 The command sees the image below a writable overlay that goes when it ends, in its own mount, pid, ipc and uts namespaces, with
 the host's network. This shows an image at work; it is no security boundary. Needs root. Exits with the command's exit code (127: it could not be run); what
-was read, and from where, is printed on standard error.
+was read, and from where, is printed on standard error (with --json too:
+standard output is the command's).
 
 Examples:
   banyan run docker://registry.example/app:1

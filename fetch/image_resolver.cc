@@ -103,7 +103,7 @@ Result<ResolvedImage> ResolveConvertedImage(net::Repository& repository, const s
                                             const image_format::Platform& platform) {
   BANYAN_ASSIGN(ResolvedImage image, ResolveImage(repository, reference, platform));
   if (!image.artifact) {
-    return Fail(Code::kNotFound, fmt::format("{}: image {} has no Banyan artifact: run `banyan convert` on it first",
+    return Fail(Code::kNotFound, fmt::format("{} '{}' has no Banyan artifact: run `banyan convert` on it first",
                                              repository.name(), reference));
   }
   return image;
