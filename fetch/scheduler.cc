@@ -76,4 +76,10 @@ std::vector<FirstTouch> Scheduler::FirstTouches(const LazyLayer& layer) const {
 
 Scheduler::Stats Scheduler::stats() const { return core_->stats(); }
 
+Scheduler::LayerStats Scheduler::StatsOf(const LazyLayer& layer) const {
+  const auto* handle = dynamic_cast<const LayerHandle*>(&layer);
+  if (handle == nullptr) return {};
+  return {.sources = handle->layer()->counters.snapshot(), .waiting_reads = core_->WaitingReads(*handle->layer())};
+}
+
 }  // namespace banyan::fetch

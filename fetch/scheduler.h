@@ -77,6 +77,12 @@ class Scheduler {
     uint64_t retries = 0;
   };
 
+  // Of one layer, since it was added.
+  struct LayerStats {
+    std::map<std::string, SourceCounters> sources;
+    size_t waiting_reads = 0;  // now
+  };
+
   explicit Scheduler(Options options);
   // Answers what waits with kCancelled, then waits for the scheduler's tasks on the executor (local work only). Not to
   // be called on the executor's or a source's threads.
@@ -111,6 +117,7 @@ class Scheduler {
   std::vector<FirstTouch> FirstTouches(const LazyLayer& layer) const;
 
   Stats stats() const;
+  LayerStats StatsOf(const LazyLayer& layer) const;
 
  private:
   const bool fill_;

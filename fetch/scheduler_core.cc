@@ -319,8 +319,8 @@ void SchedulerCore::Send(const PlannedRequest& request) {
     fetch_run();
     run = {chunk + 1, chunk + 1};
     if (!local->from.empty()) {
-      counters_.AddRequest(local->from);
-      counters_.AddChunk(local->from, request.priority, layer->stored->device().chunks[chunk].compressed_bytes);
+      CountRequest(*layer, local->from);
+      CountChunk(*layer, local->from, request.priority, layer->stored->device().chunks[chunk].compressed_bytes);
     }
     bool wanted = false;
     {
@@ -343,7 +343,7 @@ void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const 
     wire.deadline = table_.DeadlineOf(request, timer_->Now());
   }
   const std::string_view name = source.name();
-  counters_.AddRequest(name);
+  CountRequest(*layer, name);
   source.Fetch(std::move(wire), [weak = weak_from_this(), weak_layer = std::weak_ptr(layer), name, request, chunks](
                                     ChunkIndex chunk, Result<ChunkBytes> answer) {
     const auto core = weak.lock();
@@ -359,7 +359,7 @@ void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, con
   const auto now = timer_->Now();
   if (!answer) {
     const bool bad = answer.error().code == Code::kDataLoss;
-    counters_.AddFailure(source, bad);
+    CountFailure(*layer, source, bad);
     spdlog::log(bad ? spdlog::level::warn : spdlog::level::debug, "{}", answer.error().message);
     {
       const MutexLock lock(mutex_);
@@ -384,11 +384,11 @@ void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Prior
                            const ChunkBytes& bytes) {
   auto held = TakeIn(*layer->stored, chunk, bytes, options_.keep_compressed);
   if (held) {
-    counters_.AddChunk(source, priority, bytes.size());
+    CountChunk(*layer, source, priority, bytes.size());
     Deliver(layer, chunk, *held);
     return;
   }
-  counters_.AddFailure(source, true);
+  CountFailure(*layer, source, true);
   Error error = held.error().WithContext("from " + std::string(source));
   spdlog::warn("{}; it will be fetched again", error.message);
   {
@@ -419,6 +419,23 @@ void SchedulerCore::Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldC
     if (view && view->fd < 0) reads_from_memory_.fetch_add(1, std::memory_order_relaxed);
     read.done(std::move(view));
   }
+}
+
+// ---- Counting: for the node and for the layer ----
+
+void SchedulerCore::CountRequest(Layer& layer, std::string_view source) {
+  counters_.AddRequest(source);
+  layer.counters.AddRequest(source);
+}
+
+void SchedulerCore::CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes) {
+  counters_.AddChunk(source, priority, compressed_bytes);
+  layer.counters.AddChunk(source, priority, compressed_bytes);
+}
+
+void SchedulerCore::CountFailure(Layer& layer, std::string_view source, bool bad_bytes) {
+  counters_.AddFailure(source, bad_bytes);
+  layer.counters.AddFailure(source, bad_bytes);
 }
 
 // ---- Time ----
@@ -482,6 +499,11 @@ Scheduler::Stats SchedulerCore::stats() const {
   }
   stats.retries = table_.retries();
   return stats;
+}
+
+size_t SchedulerCore::WaitingReads(const Layer& layer) const {
+  const MutexLock lock(mutex_);
+  return layer.reads.size();
 }
 
 void SchedulerCore::Shutdown() {

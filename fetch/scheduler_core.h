@@ -35,6 +35,7 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
     const LayerId id;
     const std::shared_ptr<store::StoredLayer> stored;
     std::atomic<bool> cancelled = false;
+    CounterTable counters;
 
     Mutex demand_mutex;
     TouchLog touches BANYAN_GUARDED_BY(demand_mutex);
@@ -58,6 +59,7 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   void SetFillPaused(bool paused);
   void WhenIdle(std::function<void()> done);
   Scheduler::Stats stats() const;
+  size_t WaitingReads(const Layer& layer) const;
   // Cancels everything and waits for the tasks. Nothing begins afterwards.
   void Shutdown();
 
@@ -89,6 +91,10 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
               const ChunkBytes& bytes);
   void Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldChunk& held);
   void Refill(const LayerPtr& layer, ChunkIndex from);
+
+  void CountRequest(Layer& layer, std::string_view source);
+  void CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes);
+  void CountFailure(Layer& layer, std::string_view source, bool bad_bytes);
 
   void OnAlarm(Clock::time_point when);
   void LogHung(const std::vector<std::string>& reads);

@@ -265,6 +265,10 @@ TEST_F(SchedulerTest, CancelAllAnswersAtOnceAndOthersGoOn) {
   std::vector<std::shared_ptr<Outcome>> stuck;
   for (int i = 0; i < 500; ++i) stuck.push_back(StartRead(*layer_, Chunks(i % 16, i % 16 + 1)));
   ExpectBytes(*StartRead(*other, Chunks(0, 16)), test_layer_, Chunks(0, 16));
+  EXPECT_EQ(scheduler_->StatsOf(*layer_).waiting_reads, 500U);
+  EXPECT_EQ(scheduler_->StatsOf(*other).waiting_reads, 0U);
+  EXPECT_EQ(scheduler_->StatsOf(*other).sources.at("fake").chunks, 16U);
+  EXPECT_EQ(scheduler_->StatsOf(*layer_).sources.at("fake").chunks, 0U);
   layer_->CancelAll();
   for (const auto& outcome : stuck) {
     ASSERT_TRUE(outcome->done());

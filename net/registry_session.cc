@@ -465,7 +465,12 @@ RegistryOutcome RegistrySession::Run(RegistryRequest request, RegistryHandlers h
 
 Result<Url> RegistrySession::UrlFor(const std::string& target) const {
   if (!target.starts_with('/')) return Url::Parse(target);
-  return Url::Parse(fmt::format("{}://{}{}", scheme_, connect_host_, target));
+  if (options_.mirrored_registry.empty() || target.find("ns=") != std::string::npos) {
+    return Url::Parse(fmt::format("{}://{}{}", scheme_, connect_host_, target));
+  }
+  const char separator = target.find('?') == std::string::npos ? '?' : '&';
+  return Url::Parse(fmt::format("{}://{}{}{}ns={}", scheme_, connect_host_, target, separator,
+                                PercentEncode(options_.mirrored_registry)));
 }
 
 bool RegistrySession::IsOwnOrigin(const Url& url) const {

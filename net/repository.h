@@ -85,6 +85,8 @@ struct RepositoryOptions {
   std::string credentials_file;  // docker-style config.json; empty: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json,
                                  // ~/.docker/config.json
   std::string ca_file;           // empty: the system's
+  std::string
+      mirrored_registry;  // not empty: the host is a mirror, and this registry is the one meant (`ns=` on requests)
   uint32_t connect_timeout_ms = 5000;
   uint32_t stall_timeout_ms = 10000;  // a transfer that moves no byte for so long fails with kDeadlineExceeded
   uint32_t attempts = 4;  // of blocking calls, with backoff, on errors that may pass (connection, 408, 429, 5xx)

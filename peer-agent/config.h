@@ -1,0 +1,46 @@
+// The agent's configuration file (/etc/banyan/peer-agent.toml): keys, defaults and their meaning in one place.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/config.h"
+#include "common/result.h"
+
+namespace banyan::peer_agent {
+
+// How a registry is reached. Keys of `[registries."<host>"]`.
+struct RegistryConfig {
+  std::vector<std::string> mirrors;  // "http://host:port" or "https://…", asked before the registry itself
+  bool plain_http = false;
+  std::string ca_file;
+  std::string credentials_file;
+};
+
+struct Config {
+  std::string data_root = "/var/lib/banyan";
+  std::string keeper_socket;   // empty: $BANYAN_KEEPER_SOCKET, else none
+  std::string control_socket;  // empty: <data_root>/agent.sock
+  std::string log_level = "info";
+  ByteCount store_budget{uint64_t{64} << 30};
+  std::chrono::milliseconds read_timeout{5 * 60 * 1000};
+  bool fill = false;
+  std::string form = "auto";
+  ByteCount read_ahead{uint64_t{1} << 20};
+  std::string selinux_context = "auto";
+  std::string snapshotter_socket;  // empty: off
+  std::string snapshotter_root;    // empty: <data_root>/snapshots
+  std::chrono::milliseconds lookup_timeout{3000};
+  std::string mirror_address;  // "host:port"; empty: off
+  std::map<std::string, RegistryConfig> registries;
+};
+
+// kInvalidArgument that names file, line and key; kNotFound when there is no such file.
+Result<Config> LoadConfig(const std::string& path);
+// Every key with its meaning and its default, as a file that LoadConfig takes.
+std::string ConfigReference();
+
+}  // namespace banyan::peer_agent
