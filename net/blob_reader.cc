@@ -93,8 +93,14 @@ struct Stream {
 
 class BlobReader final : public ByteSource {
  public:
-  BlobReader(std::shared_ptr<RegistrySession> session, std::string path, const Digest& digest, uint32_t attempts)
-      : session_(std::move(session)), path_(std::move(path)), digest_(digest), attempts_(attempts) {}
+  BlobReader(std::shared_ptr<RegistrySession> session, std::string path, const Digest& digest, uint32_t attempts,
+             uint64_t offset)
+      : session_(std::move(session)),
+        path_(std::move(path)),
+        digest_(digest),
+        attempts_(attempts),
+        received_(offset),
+        received_at_failure_(offset) {}
   ~BlobReader() override {
     if (request_ != 0) session_->Cancel(request_);
   }
@@ -111,6 +117,11 @@ class BlobReader final : public ByteSource {
       }
       BANYAN_TRY(BeginAgain());
     }
+  }
+
+  std::optional<uint64_t> blob_bytes() const {
+    const std::lock_guard lock(stream_->mutex);
+    return stream_->total_bytes;
   }
 
   Result<size_t> Read(std::span<std::byte> buffer) override {
@@ -186,19 +197,24 @@ class BlobReader final : public ByteSource {
   const uint32_t attempts_;
   std::shared_ptr<Stream> stream_;  // shared with the handlers of the request under way
   uint64_t request_ = 0;
-  uint64_t received_ = 0;
-  uint64_t received_at_failure_ = 0;
+  uint64_t received_;  // with what lies before the offset
+  uint64_t received_at_failure_;
   uint32_t failures_ = 0;
   bool ended_ = false;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<ByteSource>> OpenBlobReader(std::shared_ptr<RegistrySession> session, const std::string& path,
-                                                   const Digest& digest, uint32_t attempts) {
-  auto reader = std::make_unique<BlobReader>(std::move(session), path, digest, attempts);
+Result<OpenedBlob> OpenBlobReader(std::shared_ptr<RegistrySession> session, const std::string& path,
+                                  const Digest& digest, uint32_t attempts, uint64_t offset) {
+  auto reader = std::make_unique<BlobReader>(std::move(session), path, digest, attempts, offset);
   BANYAN_TRY(reader->Open());
-  return reader;
+  const std::optional<uint64_t> blob_bytes = reader->blob_bytes();
+  if (blob_bytes && *blob_bytes <= offset && offset > 0) {
+    return Fail(Code::kOutOfRange,
+                fmt::format("blob {}: has {} bytes, {} are had", digest.ToString(), *blob_bytes, offset));
+  }
+  return OpenedBlob{std::move(reader), blob_bytes};
 }
 
 }  // namespace banyan::net

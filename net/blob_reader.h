@@ -10,11 +10,13 @@
 #include "common/digest.h"
 #include "common/result.h"
 #include "net/registry_session.h"
+#include "net/repository.h"
 
 namespace banyan::net {
 
-// Blocks until the registry has answered. Not checked against the digest.
-Result<std::unique_ptr<ByteSource>> OpenBlobReader(std::shared_ptr<RegistrySession> session, const std::string& path,
-                                                   const Digest& digest, uint32_t attempts);
+// The blob's bytes from `offset` on. Blocks until the registry has answered. Not checked against the digest.
+// kOutOfRange: the blob ends at `offset` or before.
+Result<OpenedBlob> OpenBlobReader(std::shared_ptr<RegistrySession> session, const std::string& path,
+                                  const Digest& digest, uint32_t attempts, uint64_t offset);
 
 }  // namespace banyan::net

@@ -111,7 +111,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void SendInterim(int status);
   void SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
                 std::optional<uint64_t> body_bytes);
-  void Write(std::string bytes, std::function<void(bool)> on_written);
+  void Write(std::string bytes, FileRange file, std::function<void(bool)> on_written);
   void End();
   void Abandon();
   void Close();
@@ -184,12 +184,10 @@ class Reply final : public HttpReply {
         [c = connection_, status, h = std::move(headers), body_bytes] { c->SendHead(status, h, body_bytes); });
   }
   void Write(std::string bytes, std::function<void(bool)> on_written) override {
-    const auto shared_done =
-        std::make_shared<std::function<void(bool)>>(std::move(on_written));  // survives a dropped task
-    const bool posted = connection_->Post([c = connection_, b = std::move(bytes), shared_done]() mutable {
-      c->Write(std::move(b), std::move(*shared_done));
-    });
-    if (!posted && *shared_done) (*shared_done)(false);
+    Write(std::move(bytes), {}, std::move(on_written));
+  }
+  void WriteFile(FileRange file, std::function<void(bool)> on_written) override {
+    Write({}, std::move(file), std::move(on_written));
   }
   void End() override {
     connection_->Post([c = connection_] { c->End(); });
@@ -197,6 +195,16 @@ class Reply final : public HttpReply {
   void Abort() override { connection_->Kill(); }
 
  private:
+  void Write(std::string bytes, FileRange file, std::function<void(bool)> on_written) {
+    const auto shared_done =
+        std::make_shared<std::function<void(bool)>>(std::move(on_written));  // survives a dropped task
+    const bool posted =
+        connection_->Post([c = connection_, b = std::move(bytes), f = std::move(file), shared_done]() mutable {
+          c->Write(std::move(b), std::move(f), std::move(*shared_done));
+        });
+    if (!posted && *shared_done) (*shared_done)(false);
+  }
+
   const std::shared_ptr<Connection> connection_;
 };
 
@@ -310,17 +318,21 @@ void Connection::SendHead(int status, const std::vector<std::pair<std::string, s
   Enqueue({FormatHead(status, headers, body_bytes, chunked_, keep_alive()), {}, nullptr});
 }
 
-void Connection::Write(std::string bytes, std::function<void(bool)> on_written) {
-  const bool too_much = body_left_ && bytes.size() > *body_left_;
+void Connection::Write(std::string bytes, FileRange file, std::function<void(bool)> on_written) {
+  const uint64_t count = bytes.size() + (file.range.empty() ? 0 : file.range.size());
+  const bool too_much = (body_left_ && count > *body_left_) || (chunked_ && !file.range.empty());
   if (!open_ || !head_sent_ || ended_ || too_much) {
     if (too_much) Close();
     if (on_written) on_written(false);
     return;
   }
-  if (body_left_) *body_left_ -= bytes.size();
-  if (is_head_request_) bytes.clear();
+  if (body_left_) *body_left_ -= count;
+  if (is_head_request_) {
+    bytes.clear();
+    file = {};
+  }
   if (chunked_ && !bytes.empty()) bytes = fmt::format("{:x}\r\n", bytes.size()) + bytes + "\r\n";
-  Enqueue({std::move(bytes), {}, std::move(on_written)});
+  Enqueue({std::move(bytes), std::move(file), std::move(on_written)});
 }
 
 void Connection::End() {

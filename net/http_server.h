@@ -50,6 +50,8 @@ class HttpReply {
   // `on_written` (may be null) is called once, on a server thread: true when the bytes are with the kernel and more may
   // come, false when the connection is gone. To bound memory, write again only then.
   virtual void Write(std::string bytes, std::function<void(bool alive)> on_written) = 0;
+  // The same for bytes of a file, by sendfile(2). Only after a SendHead() with `body_bytes`.
+  virtual void WriteFile(FileRange file, std::function<void(bool alive)> on_written) = 0;
   virtual void End() = 0;
   // Closes the connection without more.
   virtual void Abort() = 0;

@@ -14,6 +14,7 @@
 #include "net/blob_reader.h"
 #include "net/manifest_json.h"
 #include "net/range_fetcher.h"
+#include "net/range_header.h"
 #include "net/reference.h"
 #include "net/registry_session.h"
 #include "net/retry.h"
@@ -95,6 +96,10 @@ class RegistryRepository final : public Repository {
         ranges_(*session_, prefix_, options.range_connections) {}
   ~RegistryRepository() override { session_->Shutdown(); }
 
+  Result<ManifestHead> HeadManifest(const std::string& reference) override;
+  Result<uint64_t> BlobBytes(const Digest& digest) override;
+  Result<OpenedBlob> OpenBlobAt(const Digest& digest, uint64_t offset) override;
+  Result<TagList> ListTags(uint32_t n, const std::string& last) override;
   Result<RawManifest> GetManifest(const std::string& reference) override;
   Result<Digest> PutManifest(const std::string& reference, std::string_view media_type, std::string_view body) override;
   Result<std::vector<std::string>> Referrers(const Digest& subject, std::string_view artifact_type) override;
@@ -114,6 +119,7 @@ class RegistryRepository final : public Repository {
     return Error{code, fmt::format("{}: {}: {}", name(), what, why)};
   }
   std::string BlobPath(const Digest& digest) const { return prefix_ + "/blobs/" + digest.ToString(); }
+  Result<RegistryOutcome> Head(const std::string& target, const std::string& what, std::string header);
   Attempt GetManifestOnce(const std::string& reference, RawManifest& manifest);
   Attempt GetBlobOnce(const Digest& digest, uint64_t limit_bytes, std::string& body);
   Attempt PutBlobOnce(const Digest& digest, const std::shared_ptr<const UploadBody>& body);
@@ -265,6 +271,21 @@ Result<std::vector<std::string>> RegistryRepository::Referrers(const Digest& sub
   return Fail(Problem(Code::kResourceExhausted, "referrers", "too many pages"));
 }
 
+Result<RegistryOutcome> RegistryRepository::Head(const std::string& target, const std::string& what,
+                                                 std::string header) {
+  RegistryOutcome outcome;
+  BANYAN_TRY(Retry(options_.attempts, [&] {
+    RegistryRequest request;
+    request.method = "HEAD";
+    request.target = target;
+    if (!header.empty()) request.headers.push_back(header);
+    request.what = what;
+    outcome = session_->Run(std::move(request));
+    return Attempt::Of(outcome);
+  }));
+  return outcome;
+}
+
 Result<bool> RegistryRepository::HasBlob(const Digest& digest) {
   RegistryOutcome outcome;
   const Status status = Retry(options_.attempts, [&] {
@@ -306,7 +327,8 @@ Result<std::string> RegistryRepository::GetBlob(const Digest& digest, uint64_t l
 }
 
 Result<std::unique_ptr<ByteSource>> RegistryRepository::OpenBlob(const Digest& digest) {
-  return OpenBlobReader(session_, BlobPath(digest), digest, options_.attempts);
+  BANYAN_ASSIGN(OpenedBlob opened, OpenBlobAt(digest, 0));
+  return std::move(opened.source);
 }
 
 Attempt RegistryRepository::PutBlobOnce(const Digest& digest, const std::shared_ptr<const UploadBody>& body) {
@@ -353,6 +375,58 @@ Status RegistryRepository::Upload(const Digest& digest, const std::shared_ptr<co
   BANYAN_ASSIGN(const bool present, HasBlob(digest));
   if (present) return {};
   return Retry(options_.attempts, [&] { return PutBlobOnce(digest, body); });
+}
+
+Result<OpenedBlob> RegistryRepository::OpenBlobAt(const Digest& digest, uint64_t offset) {
+  return OpenBlobReader(session_, BlobPath(digest), digest, options_.attempts, offset);
+}
+
+Result<uint64_t> RegistryRepository::BlobBytes(const Digest& digest) {
+  const std::string what = fmt::format("blob {}", digest.ToString());
+  BANYAN_ASSIGN(const RegistryOutcome outcome, Head(BlobPath(digest), what, {}));
+  const std::string* length = outcome.headers.Find("content-length");
+  const std::optional<uint64_t> bytes = length != nullptr ? ParseDecimal(*length) : std::nullopt;
+  if (!bytes) return Fail(Problem(Code::kUnimplemented, what, "the registry does not tell its size"));
+  return *bytes;
+}
+
+Result<ManifestHead> RegistryRepository::HeadManifest(const std::string& reference) {
+  const std::string what = fmt::format("manifest '{}'", reference);
+  if (!IsValidTag(reference) && !Digest::Parse(reference)) {
+    return Fail(Problem(Code::kInvalidArgument, what, "neither a tag nor a sha256 digest"));
+  }
+  BANYAN_ASSIGN(const RegistryOutcome outcome, Head(prefix_ + "/manifests/" + reference, what, std::string(kAccept)));
+  const std::string* told = outcome.headers.Find("docker-content-digest");
+  const Result<Digest> digest = told != nullptr ? Digest::Parse(*told) : Fail(Code::kNotFound, "");
+  if (!digest) return Fail(Problem(Code::kUnimplemented, what, "the registry does not tell its digest"));
+  const std::string* type = outcome.headers.Find("content-type");
+  return ManifestHead{type != nullptr ? *type : "", *digest};
+}
+
+Result<TagList> RegistryRepository::ListTags(uint32_t n, const std::string& last) {
+  std::string target = fmt::format("{}/tags/list?{}", prefix_, n > 0 ? fmt::format("n={}", n) : "");
+  if (!last.empty()) target += fmt::format("{}last={}", target.ends_with('?') ? "" : "&", PercentEncode(last));
+  if (target.ends_with('?')) target.pop_back();
+  Collector collector(kMaxManifestBytes);
+  RegistryOutcome outcome;
+  BANYAN_TRY(Retry(options_.attempts, [&] {
+    RegistryRequest request;
+    request.target = target;
+    request.what = "list of tags";
+    outcome = session_->Run(std::move(request), collector.Handlers());
+    return Attempt::Of(outcome);
+  }));
+  const auto malformed = [&] { return Fail(Problem(Code::kDataLoss, "list of tags", "the answer is malformed")); };
+  const nlohmann::json root = collector.too_long() ? nlohmann::json() : ParseJson(collector.body());
+  if (!root.is_object() || !root.contains("tags")) return malformed();
+  TagList list{{}, NextLink(outcome.headers.FindAll("link")).has_value()};
+  if (root["tags"].is_null()) return list;
+  if (!root["tags"].is_array()) return malformed();
+  for (const nlohmann::json& tag : root["tags"]) {
+    if (!tag.is_string() || !IsValidTag(tag.get_ref<const std::string&>())) return malformed();
+    list.tags.push_back(tag.get<std::string>());
+  }
+  return list;
 }
 
 Status RegistryRepository::PutBlobFile(const Digest& digest, const std::string& path) {

@@ -511,6 +511,12 @@ std::string RegistrySession::LoginHint(bool had_credentials) const {
                    host_, host_);
 }
 
+Result<Credentials> RegistrySession::FindCredentials() {
+  if (options_.anonymous) return Credentials{};
+  if (!options_.username.empty()) return Credentials{options_.username, options_.password, ""};
+  return credentials_file_.Find(host_, repository_);
+}
+
 void RegistrySession::FinishAuthorize(Access access, const Status& status, bool transient) {
   const auto waiting = std::exchange(slots_[static_cast<int>(access)].waiting, {});
   for (const auto& done : waiting) done(status, transient);
@@ -523,7 +529,7 @@ void RegistrySession::Authorize(Access access, const Challenge& challenge,
   if (slot.waiting.size() > 1) return;  // one fetch serves all who wait
   slot.challenge = challenge;
   slot.refresh_at = Clock::time_point::max();
-  const Result<Credentials> credentials = credentials_file_.Find(host_, repository_);
+  const Result<Credentials> credentials = FindCredentials();
   if (challenge.scheme == "bearer") {
     // A credentials file that does not help need not hinder an anonymous pull.
     if (!credentials) spdlog::warn("{}: {}", name_, credentials.error().message);

@@ -110,6 +110,7 @@ class RegistrySession {
   void Authorize(Access access, const Challenge& challenge, std::function<void(Status, bool transient)> done);
   void StartTokenFetch(Access access, const Challenge& challenge, const Credentials& credentials);
   void FinishAuthorize(Access access, const Status& status, bool transient);
+  Result<Credentials> FindCredentials();
   std::string LoginHint(bool had_credentials) const;
 
   const RepositoryOptions options_;

@@ -41,10 +41,36 @@ struct RawManifest {
   std::string body;
 };
 
+// What a HEAD of a manifest tells; the registry's word, not checked.
+struct ManifestHead {
+  std::string media_type;  // may be empty
+  Digest digest;
+};
+
+struct OpenedBlob {
+  std::unique_ptr<ByteSource> source;
+  std::optional<uint64_t> blob_bytes;  // of the whole blob, when the other side tells
+};
+
+struct TagList {
+  std::vector<std::string> tags;
+  bool more = false;  // there are more than were asked for
+};
+
 // Internally synchronised.
 class Repository {
  public:
   virtual ~Repository() = default;
+
+  // The rest of this group is what a mirror of the repository needs; kUnimplemented by default.
+  // kNotFound as GetManifest(). kUnimplemented also when the registry does not tell the digest.
+  virtual Result<ManifestHead> HeadManifest(const std::string& reference);
+  // kNotFound when the registry has no such blob.
+  virtual Result<uint64_t> BlobBytes(const Digest& digest);
+  // As OpenBlob(), from `offset` on. kOutOfRange when the blob ends there or before.
+  virtual Result<OpenedBlob> OpenBlobAt(const Digest& digest, uint64_t offset);
+  // One page: at most `n` tags (0: as many as the registry gives) after `last` (empty: from the start).
+  virtual Result<TagList> ListTags(uint32_t n, const std::string& last);
 
   // `reference` is a tag or a digest's text. kNotFound when the registry has none; the message names the whole
   // reference.
@@ -90,6 +116,10 @@ struct RepositoryOptions {
   uint32_t connect_timeout_ms = 5000;
   uint32_t stall_timeout_ms = 10000;  // a transfer that moves no byte for so long fails with kDeadlineExceeded
   uint32_t attempts = 4;  // of blocking calls, with backoff, on errors that may pass (connection, 408, 429, 5xx)
+  // Not empty: used in place of the credentials file.
+  std::string username;
+  std::string password;
+  bool anonymous = false;          // use no credentials at all
   uint32_t range_connections = 8;  // at most so many FetchRange transfers at once; the rest queue
 };
 
