@@ -1,50 +1,26 @@
 #include "cli/convert.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <filesystem>
-#include <map>
 #include <memory>
-#include <unordered_set>
-#include <vector>
+#include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
-#include "cli/blob_stream.h"
-#include "cli/conversion_cache.h"
 #include "cli/text.h"
-#include "cli/uploader.h"
-#include "common/executor.h"
 #include "common/file_io.h"
+#include "common/units.h"
 #include "fetch/image_resolver.h"
 #include "image-format/artifact.h"
-#include "image-format/image_builder.h"
 
 namespace banyan::cli {
 namespace {
 
+using convert::LayerOutcome;
+using convert::LayerStep;
 using image_format::Artifact;
-using image_format::Descriptor;
-using image_format::ImageConfig;
-using image_format::LayerIndex;
-using image_format::LayerInput;
 
-// One distinct layer of the image, converted.
-struct DoneLayer {
-  LayerIndex index;
-  Digest index_digest;
-  uint64_t index_bytes = 0;
-};
-
-// Removes a spool file when the last of those who need it is done.
-struct SpoolFile {
-  explicit SpoolFile(std::string file_path) : path(std::move(file_path)) {}
-  ~SpoolFile() { ::unlink(path.c_str()); }
-  SpoolFile(const SpoolFile&) = delete;
-  SpoolFile& operator=(const SpoolFile&) = delete;
-  const std::string path;
-};
+constexpr uint64_t kMaxKeyBytes = 16 * kKiB;
 
 bool SamePlace(const net::ImageReference& a, const net::ImageReference& b) {
   if (a.transport != b.transport) return false;
@@ -54,330 +30,81 @@ bool SamePlace(const net::ImageReference& a, const net::ImageReference& b) {
          std::filesystem::weakly_canonical(b.repository, ignored);
 }
 
-// What a parser calls an invalid argument is, to the user, an image that is no good.
-Error AsBadContent(Error error) {
-  if (error.code == Code::kInvalidArgument) error.code = Code::kDataLoss;
-  return error;
-}
-
-class Converter {
+class Bars final : public convert::ConvertListener {
  public:
-  Converter(const ConvertCommandOptions& options, const GlobalOptions& globals, const std::string& spool_directory,
-            Progress& progress, std::stop_token stop)
-      : options_(options),
-        globals_(globals),
-        spool_(spool_directory),
-        progress_(progress),
-        stop_(std::move(stop)),
-        cache_(globals.data_root),
-        executor_(options.jobs) {}
+  explicit Bars(Progress& progress) : progress_(progress) {}
 
-  Result<ConvertReport> Run() {
-    BANYAN_TRY(Open());
-    BANYAN_ASSIGN(const bool done, FindEarlierArtifact());
-    if (done) return report_;
-    BANYAN_TRY(ReadConfig());
-    for (size_t i = 0; i < image_.manifest.layers.size(); ++i) BANYAN_TRY(HandleLayer(i));
-    BANYAN_TRY(uploader_.Finish());
-    BANYAN_TRY(Publish());
-    return report_;
+  void OnLayerBegin(const LayerStep& step) override {
+    task_ = progress_.Start(LabelOf(step), "converting", step.bytes);
+  }
+  void OnLayerBytes(uint64_t bytes) override { task_->Advance(bytes); }
+  void OnLayerEnd(const LayerStep& step, LayerOutcome outcome, const image_format::LayerIndex* index) override {
+    if (outcome == LayerOutcome::kSameAsBelow) return progress_.Note(LabelOf(step) + ": the same as a layer below");
+    if (outcome == LayerOutcome::kReused) return progress_.Note(LabelOf(step) + ": converted before");
+    std::string text = outcome == LayerOutcome::kInterrupted ? "interrupted" : "failed";
+    if (index != nullptr) {
+      text = fmt::format("{} to {}, {} chunks", HumanBytes(step.bytes), HumanBytes(index->blob_bytes),
+                         index->chunks.size());
+    }
+    progress_.Finish(task_, text);
   }
 
  private:
-  Status Open();
-  Result<bool> FindEarlierArtifact();
-  Result<std::optional<Digest>> EarlierTaggedArtifact();
-  Status ReadConfig();
-  Status HandleLayer(size_t i);
-  Result<bool> ReuseLayer(const ConversionKey& key, const Digest& diff_id, const std::string& label);
-  Status ConvertOneLayer(size_t i, const ConversionKey& key, const std::string& label);
-  Status Upload(const ConversionKey& key, const ConvertedLayer& layer, std::shared_ptr<SpoolFile> data,
-                std::shared_ptr<SpoolFile> original);
-  Status Keep(const Digest& source_digest, LayerIndex index, const std::string& index_blob);
-  Status Publish();
-  Status PublishOriginal();
-  Status CheckStop() const;
-  void Count(const LayerIndex& index, uint64_t index_bytes);
-
-  net::Repository& source() { return *source_image_.repository; }
-  net::Repository& destination() { return elsewhere_ ? *destination_image_.repository : *source_image_.repository; }
-  // Whether the original image is to be copied to the destination.
-  bool copies_original() const { return elsewhere_ && options_.tag.empty(); }
-
-  const ConvertCommandOptions& options_;
-  const GlobalOptions& globals_;
-  const std::string spool_;
+  static std::string LabelOf(const LayerStep& step) {
+    return fmt::format("layer {}/{} {}", step.number + 1, step.count, step.digest.Short());
+  }
   Progress& progress_;
-  const std::stop_token stop_;
-  ConversionCache cache_;
-  ThreadPool executor_;
-
-  OpenedImage source_image_;
-  OpenedImage destination_image_;  // if elsewhere_
-  bool elsewhere_ = false;
-  fetch::ResolvedImage image_;
-  std::string config_json_;
-  ImageConfig config_;
-  std::map<Digest, std::unique_ptr<DoneLayer>> done_;  // by source digest
-  std::unordered_set<Digest> block_digests_;
-  ConvertReport report_;
-  Uploader uploader_;  // last: its thread uses the members above
+  std::shared_ptr<Progress::Task> task_;
 };
 
-Status Converter::CheckStop() const {
-  if (stop_.stop_requested()) return Fail(Code::kCancelled, "interrupted");
-  return {};
-}
+// The artifact that an earlier run left at the destination, if it is what this run would make.
+class EarlierArtifact {
+ public:
+  EarlierArtifact(const ConvertCommandOptions& options, const fetch::ResolvedImage& image, net::Repository& destination,
+                  bool elsewhere, const image_format::SigningKey* key)
+      : options_(options), image_(image), destination_(destination), elsewhere_(elsewhere), key_(key) {}
 
-Status Converter::Open() {
-  image_format::Platform platform = HostPlatform();
-  if (!options_.platform.empty()) {
-    BANYAN_ASSIGN(platform, image_format::ParsePlatform(options_.platform));
-  }
-  BANYAN_ASSIGN(source_image_, OpenImage(globals_, options_.source));
-  if (!options_.destination.empty()) {
-    BANYAN_ASSIGN(destination_image_, OpenImage(globals_, options_.destination, true));
-    elsewhere_ = !SamePlace(source_image_.reference, destination_image_.reference);
-  }
-  BANYAN_ASSIGN(image_, fetch::ResolveImage(source(), source_image_.selector(), platform));
-  if (image_format::IsArtifact(image_.manifest)) {
-    return Fail(Code::kInvalidArgument, "is a Banyan image already: name the original image");
-  }
-  report_.manifest_digest = image_.descriptor.digest;
-  report_.destination = destination().name();
-  report_.layers = static_cast<uint32_t>(image_.manifest.layers.size());
-  return {};
-}
-
-Result<std::optional<Digest>> Converter::EarlierTaggedArtifact() {
-  auto earlier = destination().GetManifest(options_.tag);
-  if (!earlier) {
-    if (earlier.error().code == Code::kNotFound) return std::nullopt;
-    return Fail(earlier.error());
-  }
-  const auto artifact = image_format::ParseArtifact(earlier->body);
-  const bool current = artifact && artifact->converter_version == image_format::kConverterVersion &&
-                       artifact->source_manifest == image_.descriptor.digest;
-  return current ? std::optional(earlier->digest) : std::nullopt;
-}
-
-Result<bool> Converter::FindEarlierArtifact() {
-  if (options_.force) return false;
-  std::optional<Digest> found;
-  if (!options_.tag.empty()) {
-    BANYAN_ASSIGN(found, EarlierTaggedArtifact());
-  } else {
-    fetch::ResolvedImage there = image_;
-    if (elsewhere_) {
-      auto resolved = fetch::ResolveImage(destination(), image_.descriptor.digest.ToString());
-      if (!resolved && resolved.error().code == Code::kNotFound) return false;
-      BANYAN_ASSIGN(there, std::move(resolved));
-    }
-    if (there.artifact && there.artifact->converter_version == image_format::kConverterVersion)
-      found = there.artifact_digest;
-  }
-  if (!found) return false;
-  report_.artifact_digest = *found;
-  report_.already_converted = true;
-  if (copies_original()) BANYAN_TRY(PublishOriginal());
-  return true;
-}
-
-Status Converter::ReadConfig() {
-  BANYAN_ASSIGN(config_json_, source().GetBlob(image_.manifest.config.digest, image_format::kMaxImageConfigBytes));
-  BANYAN_ASSIGN(config_, image_format::ParseImageConfig(config_json_));
-  if (config_.diff_ids.size() != image_.manifest.layers.size()) {
-    return Fail(Code::kDataLoss, fmt::format("the manifest lists {} layers, the configuration {}",
-                                             image_.manifest.layers.size(), config_.diff_ids.size()));
-  }
-  for (const Descriptor& layer : image_.manifest.layers) {
-    BANYAN_TRY(image_format::LayerCompression(layer.media_type));
-  }
-  return {};
-}
-
-Status Converter::HandleLayer(size_t i) {
-  BANYAN_TRY(CheckStop());
-  const Descriptor& layer = image_.manifest.layers[i];
-  const std::string label = fmt::format("layer {}/{} {}", i + 1, image_.manifest.layers.size(), layer.digest.Short());
-  report_.source_bytes += layer.size;
-  if (done_.contains(layer.digest)) {
-    progress_.Note(label + ": the same as a layer below");
-    return {};
-  }
-  const ConversionKey key{layer.digest, std::string(image_format::kConverterVersion), options_.level,
-                          image_format::ChunkingFor(layer.size)};
-  BANYAN_ASSIGN(const bool reused, ReuseLayer(key, config_.diff_ids[i], label));
-  if (reused) {
-    if (!copies_original()) return {};
-    return CopyBlob(source(), destination(), layer, label, spool_ + "/copy", stop_);
-  }
-  const Status converted = ConvertOneLayer(i, key, label);
-  if (!converted) return Fail(AsBadContent(converted.error().WithContext(label)));
-  ++report_.layers_converted;
-  return {};
-}
-
-// A layer that was converted before, if the destination has its data still, or the source has.
-Result<bool> Converter::ReuseLayer(const ConversionKey& key, const Digest& diff_id, const std::string& label) {
-  if (options_.force) return false;
-  auto found = cache_.Find(key);
-  if (!found || found->diff_id != diff_id) return false;
-  MemorySource blob(std::as_bytes(std::span(found->index_blob)));
-  auto index = image_format::DecodeLayerIndex(blob);
-  if (!index || index->blob_digest != found->blob_digest) return false;
-
-  if (found->blob_bytes > 0) {
-    BANYAN_ASSIGN(bool present, destination().HasBlob(found->blob_digest));
-    if (!present && elsewhere_) {
-      BANYAN_ASSIGN(const bool at_source, source().HasBlob(found->blob_digest));
-      if (at_source) {
-        const Descriptor data{.media_type = std::string(image_format::kLayerBlobMediaType),
-                              .digest = found->blob_digest,
-                              .size = found->blob_bytes};
-        BANYAN_TRY(CopyBlob(source(), destination(), data, label, spool_ + "/copy", stop_));
-        present = true;
-      }
-    }
-    if (!present) return false;
-  }
-  BANYAN_TRY(destination().PutBlob(Digest::Of(found->index_blob), found->index_blob));
-  BANYAN_TRY(Keep(key.source_digest, std::move(*index), found->index_blob));
-  progress_.Note(label + ": converted before");
-  return true;
-}
-
-Status Converter::ConvertOneLayer(size_t i, const ConversionKey& key, const std::string& label) {
-  const Descriptor& layer = image_.manifest.layers[i];
-  const auto data = std::make_shared<SpoolFile>(fmt::format("{}/{}.data", spool_, i));
-  BANYAN_ASSIGN(const UniqueFd data_fd, OpenFile(data->path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
-  FdSink data_sink(data_fd.get(), data->path);
-
-  std::shared_ptr<SpoolFile> original;
-  UniqueFd original_fd;
-  std::optional<FdSink> original_sink;
-  if (copies_original()) {
-    original = std::make_shared<SpoolFile>(fmt::format("{}/{}.original", spool_, i));
-    BANYAN_ASSIGN(original_fd, OpenFile(original->path, O_WRONLY | O_CREAT | O_TRUNC, 0600));
-    original_sink.emplace(original_fd.get(), original->path);
+  Result<std::optional<Digest>> Find() {
+    if (options_.settings.force) return std::nullopt;
+    return options_.tag.empty() ? Attached() : Tagged();
   }
 
-  const auto task = progress_.Start(label, "converting", layer.size);
-  image_format::ConvertOptions options;
-  options.level = options_.level;
-  options.source_bytes = layer.size;
-  options.chunking = key.chunking;
-  options.max_device_bytes = options_.max_layer_bytes;
-  options.max_entries = options_.max_entries;
-  options.max_ratio = options_.max_ratio;
-  options.max_ratio_free_bytes = options_.max_ratio_free_bytes;
-  options.expected_source_digest = layer.digest;
-  options.expected_diff_id = config_.diff_ids[i];
-  options.stop = stop_;
-  options.progress = [&task, seen = uint64_t{0}](uint64_t bytes) mutable {
-    task->Advance(bytes - seen);
-    seen = bytes;
-  };
-  auto convert = [&]() -> Result<LayerIndex> {
-    BANYAN_ASSIGN(const auto stream,
-                  OpenDescribedBlob(source(), layer, "blob", stop_, original_sink ? &*original_sink : nullptr));
-    return image_format::ConvertLayer(*stream, options, executor_, data_sink);
-  };
-  auto index = convert();
-  if (!index) {
-    progress_.Finish(task, stop_.stop_requested() ? "interrupted" : "failed");
-    return Fail(index.error());
+ private:
+  Result<std::optional<Digest>> Attached() {
+    if (!elsewhere_) return Current(image_);
+    auto resolved = fetch::ResolveImage(destination_, image_.descriptor.digest.ToString());
+    if (!resolved && resolved.error().code == Code::kNotFound) return std::nullopt;
+    BANYAN_ASSIGN(const fetch::ResolvedImage there, std::move(resolved));
+    return Current(there);
   }
-  progress_.Finish(task, fmt::format("{} to {}, {} chunks", HumanBytes(layer.size), HumanBytes(index->blob_bytes),
-                                     index->chunks.size()));
-
-  ConvertedLayer converted{index->diff_id, index->blob_digest, index->blob_bytes, {}};
-  AppendSink<std::string> index_sink(converted.index_blob);
-  BANYAN_TRY(image_format::EncodeLayerIndex(*index, index_sink));
-  BANYAN_TRY(Keep(layer.digest, std::move(*index), converted.index_blob));
-  return Upload(key, converted, data, original);
-}
-
-Status Converter::Upload(const ConversionKey& key, const ConvertedLayer& layer, std::shared_ptr<SpoolFile> data,
-                         std::shared_ptr<SpoolFile> original) {
-  return uploader_.Add([this, key, layer, data = std::move(data), original = std::move(original)]() -> Status {
-    if (layer.blob_bytes > 0) BANYAN_TRY(destination().PutBlobFile(layer.blob_digest, data->path));
-    BANYAN_TRY(destination().PutBlob(Digest::Of(layer.index_blob), layer.index_blob));
-    if (original) BANYAN_TRY(destination().PutBlobFile(key.source_digest, original->path));
-    return cache_.Put(key, layer);
-  });
-}
-
-Status Converter::Keep(const Digest& source_digest, LayerIndex index, const std::string& index_blob) {
-  auto layer = std::make_unique<DoneLayer>();
-  layer->index = std::move(index);
-  layer->index_digest = Digest::Of(index_blob);
-  layer->index_bytes = index_blob.size();
-  Count(layer->index, layer->index_bytes);
-  done_.emplace(source_digest, std::move(layer));
-  return {};
-}
-
-void Converter::Count(const LayerIndex& index, uint64_t index_bytes) {
-  report_.device_bytes += index.chunks.device_bytes();
-  report_.blob_bytes += index.blob_bytes;
-  report_.index_bytes += index_bytes;
-  report_.chunks += index.chunks.size();
-  for (const auto& chunk : index.chunks.chunks()) {
-    if (!block_digests_.insert(chunk.block_digest).second) ++report_.shared_chunks;
+  std::optional<Digest> Current(const fetch::ResolvedImage& image) const {
+    if (!image.artifact || image.artifact->converter_version != image_format::kConverterVersion) return std::nullopt;
+    const bool trusted = key_ == nullptr || image_format::VerifyArtifact(*image.artifact, {{key_->public_key()}, ""});
+    return trusted ? image.artifact_digest : std::nullopt;
   }
-}
-
-Status Converter::PublishOriginal() {
-  net::Repository& to = destination();
-  if (config_json_.empty()) BANYAN_TRY(ReadConfig());
-  for (const Descriptor& layer : image_.manifest.layers) {
-    BANYAN_TRY(CopyBlob(source(), to, layer, "layer " + layer.digest.Short(), spool_ + "/copy", stop_));
+  Result<std::optional<Digest>> Tagged() {
+    auto earlier = destination_.GetManifest(options_.tag);
+    if (!earlier && earlier.error().code == Code::kNotFound) return std::nullopt;
+    BANYAN_ASSIGN(const net::RawManifest manifest, std::move(earlier));
+    const auto artifact = image_format::ParseArtifact(manifest.body);
+    const bool current = artifact && artifact->converter_version == image_format::kConverterVersion &&
+                         artifact->source_manifest == image_.descriptor.digest;
+    return current ? std::optional(manifest.digest) : std::nullopt;
   }
-  BANYAN_TRY(to.PutBlob(image_.manifest.config.digest, config_json_));
-  BANYAN_ASSIGN(const net::RawManifest manifest, source().GetManifest(image_.descriptor.digest.ToString()));
-  std::string reference = destination_image_.reference.tag;
-  if (reference.empty()) reference = manifest.digest.ToString();
-  BANYAN_TRY(to.PutManifest(reference, image_.descriptor.media_type, manifest.body));
-  return {};
-}
 
-Status Converter::Publish() {
-  std::vector<LayerInput> inputs;
-  for (const Descriptor& layer : image_.manifest.layers) {
-    const DoneLayer& done = *done_.at(layer.digest);
-    inputs.push_back({&done.index, done.index_digest, done.index_bytes});
-  }
-  auto result = image_format::BuildImage(inputs, image_format::kConverterVersion);
-  if (!result) return Fail(AsBadContent(result.error().WithContext("merging the layers")));
-  const image_format::BuiltImage built = std::move(*result);
-  BANYAN_TRY(CheckStop());
-  Artifact artifact = image_format::MakeArtifact(built, inputs);
-  net::Repository& to = destination();
-  const std::span<const std::byte> metadata(built.metadata_blob);
-  const std::span<const std::byte> map(built.map_blob);
-  BANYAN_TRY(
-      to.PutBlob(built.map.metadata_blob_digest, {reinterpret_cast<const char*>(metadata.data()), metadata.size()}));
-  BANYAN_TRY(to.PutBlob(built.map_digest, {reinterpret_cast<const char*>(map.data()), map.size()}));
-  report_.metadata_bytes = metadata.size();
-  report_.map_bytes = map.size();
+  const ConvertCommandOptions& options_;
+  const fetch::ResolvedImage& image_;
+  net::Repository& destination_;
+  const bool elsewhere_;
+  const image_format::SigningKey* const key_;
+};
 
-  const bool tagged = !options_.tag.empty();
-  if (tagged) {
-    BANYAN_TRY(to.PutBlob(image_.manifest.config.digest, config_json_));
-    artifact.config = image_.manifest.config;
-    artifact.source_manifest = image_.descriptor.digest;
-  } else {
-    BANYAN_TRY(to.PutBlob(Digest::Of(image_format::kEmptyJsonBlob), image_format::kEmptyJsonBlob));
-    artifact.subject = Descriptor{
-        .media_type = image_.descriptor.media_type, .digest = image_.descriptor.digest, .size = image_.descriptor.size};
-  }
-  if (copies_original()) BANYAN_TRY(PublishOriginal());
-  BANYAN_TRY(CheckStop());
-  const std::string manifest = image_format::WriteArtifact(artifact);
-  const std::string reference = tagged ? options_.tag : Digest::Of(manifest).ToString();
-  BANYAN_ASSIGN(report_.artifact_digest, to.PutManifest(reference, image_format::kOciManifestMediaType, manifest));
-  return {};
+Result<std::optional<image_format::SigningKey>> LoadKey(const std::string& path) {
+  if (path.empty()) return std::nullopt;
+  BANYAN_ASSIGN(const std::string pem, ReadFile(path, kMaxKeyBytes));
+  auto key = image_format::SigningKey::FromPem(pem);
+  if (!key) return Fail(key.error().WithContext(path));
+  return std::optional(std::move(*key));
 }
 
 }  // namespace
@@ -390,9 +117,52 @@ image_format::Platform HostPlatform() {
 #endif
 }
 
-Result<ConvertReport> ConvertImage(const ConvertCommandOptions& options, const GlobalOptions& globals,
-                                   const std::string& spool_directory, Progress& progress, std::stop_token stop) {
-  return Converter(options, globals, spool_directory, progress, std::move(stop)).Run();
+Result<convert::ConvertReport> ConvertImage(const ConvertCommandOptions& options, const GlobalOptions& globals,
+                                            const std::string& spool_directory, Progress& progress,
+                                            std::stop_token stop) {
+  image_format::Platform platform = HostPlatform();
+  if (!options.platform.empty()) {
+    BANYAN_ASSIGN(platform, image_format::ParsePlatform(options.platform));
+  }
+  BANYAN_ASSIGN(const auto key, LoadKey(options.key_file));
+  BANYAN_ASSIGN(const OpenedImage from, OpenImage(globals, options.source));
+  OpenedImage elsewhere;
+  if (!options.destination.empty()) {
+    BANYAN_ASSIGN(elsewhere, OpenImage(globals, options.destination, true));
+    if (SamePlace(from.reference, elsewhere.reference)) elsewhere.repository.reset();
+  }
+  net::Repository& destination = elsewhere.repository ? *elsewhere.repository : *from.repository;
+  BANYAN_ASSIGN(const fetch::ResolvedImage image, fetch::ResolveImage(*from.repository, from.selector(), platform));
+  if (image_format::IsArtifact(image.manifest)) {
+    return Fail(Code::kInvalidArgument, "is a Banyan image already: name the original image");
+  }
+
+  const convert::ConvertSource source{*from.repository, image.descriptor, image.manifest};
+  convert::ConvertTarget target{destination, options.tag, {}};
+  if (elsewhere.repository && options.tag.empty()) {
+    const std::string& tag = elsewhere.reference.tag;
+    target.copy_original_as = tag.empty() ? image.descriptor.digest.ToString() : tag;
+  }
+  EarlierArtifact earlier(options, image, destination, elsewhere.repository != nullptr, key ? &*key : nullptr);
+  BANYAN_ASSIGN(const auto found, earlier.Find());
+  if (found) {
+    if (!target.copy_original_as.empty()) BANYAN_TRY(convert::CopyImage(source, target, spool_directory, stop));
+    convert::ConvertReport report;
+    report.manifest_digest = image.descriptor.digest;
+    report.artifact_digest = *found;
+    report.destination = destination.name();
+    report.already_converted = true;
+    return report;
+  }
+  convert::ConversionCache cache(globals.data_root);
+  ThreadPool executor(options.jobs);
+  Bars bars(progress);
+  const convert::ConvertTools tools{.spool_directory = spool_directory,
+                                    .cache = cache,
+                                    .executor = executor,
+                                    .listener = &bars,
+                                    .key = key ? &*key : nullptr};
+  return convert::ConvertImage(source, target, options.settings, tools, std::move(stop));
 }
 
 }  // namespace banyan::cli

@@ -10,8 +10,8 @@
 #include "cli/convert.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
-#include "cli/spool.h"
 #include "cli/text.h"
+#include "convert/spool.h"
 
 namespace banyan::cli {
 namespace {
@@ -30,7 +30,7 @@ Examples:
   banyan convert oci:/srv/images:app oci:/srv/converted:app
   banyan convert docker://registry.example/app:1 --tag 1-banyan --level 9)";
 
-nlohmann::json ToJson(const ConvertReport& report, double seconds) {
+nlohmann::json ToJson(const convert::ConvertReport& report, double seconds) {
   return {{"manifest", report.manifest_digest.ToString()},
           {"artifact", report.artifact_digest.ToString()},
           {"repository", report.destination},
@@ -48,7 +48,7 @@ nlohmann::json ToJson(const ConvertReport& report, double seconds) {
           {"seconds", seconds}};
 }
 
-void PrintSummary(const ConvertReport& report, std::chrono::milliseconds elapsed) {
+void PrintSummary(const convert::ConvertReport& report, std::chrono::milliseconds elapsed) {
   if (report.already_converted) {
     fmt::print("already converted by this version: artifact {} in {} (--force converts it again)\n",
                report.artifact_digest.ToString(), report.destination);
@@ -72,9 +72,9 @@ int RunConvert(const ConvertCommandOptions& options, const GlobalOptions& global
   const std::string subject = "convert " + options.source;
   const auto begin = std::chrono::steady_clock::now();
   Interrupts interrupts;
-  auto spool = Spool::Open(globals.data_root);
+  auto spool = convert::Spool::Open(globals.data_root);
   if (!spool) return ReportError(globals, subject, spool.error());
-  const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] { RemoveTree(directory); });
+  const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] { convert::RemoveTree(directory); });
 
   auto report = [&] {
     Progress progress(Progress::ModeFor(STDERR_FILENO, globals.quiet || globals.json), WriteToStderr);
@@ -104,17 +104,24 @@ void AddConvertCommand(CLI::App& app, GlobalOptions& globals) {
   command->add_option("--tag", options->tag, "Push the result as an image of its own under this tag");
   command->add_option("--platform", options->platform,
                       "os/architecture of a multi-platform image; default: this machine's");
-  command->add_option("--level", options->level, "zstd level")->check(CLI::Range(1, 19))->capture_default_str();
+  command->add_option("--level", options->settings.level, "zstd level")
+      ->check(CLI::Range(1, 19))
+      ->capture_default_str();
   command->add_option("--jobs", options->jobs, "Threads; 0: one a CPU")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  command->add_flag("--force", options->force, "Convert again what has been converted");
-  command->add_option("--max-layer-bytes", options->max_layer_bytes, "Refuse layers with more file contents")
+  command->add_option("--sign-key", options->key_file,
+                      "Sign the artifact with this private key (`banyan keys generate`)");
+  command->add_flag("--force", options->settings.force, "Convert again what has been converted");
+  command->add_option("--max-layer-bytes", options->settings.max_layer_bytes, "Refuse layers with more file contents")
       ->capture_default_str();
-  command->add_option("--max-entries", options->max_entries, "Refuse layers with more names")->capture_default_str();
-  command->add_option("--max-ratio", options->max_ratio, "Refuse layers that grow more than so many times")
+  command->add_option("--max-entries", options->settings.max_entries, "Refuse layers with more names")
       ->capture_default_str();
-  command->add_option("--max-ratio-free-bytes", options->max_ratio_free_bytes, "--max-ratio holds beyond so many bytes")
+  command->add_option("--max-ratio", options->settings.max_ratio, "Refuse layers that grow more than so many times")
+      ->capture_default_str();
+  command
+      ->add_option("--max-ratio-free-bytes", options->settings.max_ratio_free_bytes,
+                   "--max-ratio holds beyond so many bytes")
       ->capture_default_str();
   command->callback(
       [options, &globals] { globals.action = [options, &globals] { return RunConvert(*options, globals); }; });

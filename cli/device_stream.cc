@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/blob_stream.h"
 #include "common/units.h"
+#include "convert/blob_stream.h"
 
 namespace banyan::cli {
 namespace {
@@ -22,7 +22,7 @@ Status StreamDevice(net::Repository& repository, const image_format::Device& dev
   const image_format::Descriptor blob{.media_type = std::string(image_format::kLayerBlobMediaType),
                                       .digest = device.blob_digest,
                                       .size = device.blob_bytes};
-  BANYAN_ASSIGN(const auto stream, OpenDescribedBlob(repository, blob, "data blob", std::move(stop)));
+  BANYAN_ASSIGN(const auto stream, convert::OpenDescribedBlob(repository, blob, "data blob", std::move(stop)));
   std::vector<std::byte> compressed;
   std::vector<std::byte> blocks;
   for (ChunkIndex i = 0; i < device.chunks.size(); ++i) {

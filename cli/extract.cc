@@ -6,9 +6,9 @@
 
 #include "cli/device_stream.h"
 #include "cli/loaded_image.h"
-#include "cli/spool.h"
 #include "cli/text.h"
 #include "common/file_io.h"
+#include "convert/spool.h"
 #include "image-format/erofs_reader.h"
 
 namespace banyan::cli {
@@ -16,7 +16,7 @@ namespace {
 
 void RemoveContents(const std::string& directory) {
   std::error_code ignored;
-  for (const auto& item : std::filesystem::directory_iterator(directory, ignored)) RemoveTree(item.path().string());
+  for (const auto& item : std::filesystem::directory_iterator(directory, ignored)) convert::RemoveTree(item.path().string());
 }
 
 Status WriteContents(const LoadedImage& image, const ErofsTree& view, TreeWriter& writer, Progress& progress,

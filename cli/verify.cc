@@ -9,13 +9,13 @@
 
 #include <fmt/format.h>
 
-#include "cli/blob_stream.h"
 #include "cli/device_stream.h"
 #include "cli/loaded_image.h"
 #include "cli/reference_tree.h"
 #include "cli/text.h"
 #include "cli/tree.h"
 #include "common/file_io.h"
+#include "convert/blob_stream.h"
 #include "image-format/artifact.h"
 #include "image-format/decompress.h"
 #include "lazyfs/image_mount.h"
@@ -240,7 +240,7 @@ Status Verifier::ReadOriginal() {
 
 Status Verifier::ReadOriginalLayer(net::Repository& repository, const Descriptor& layer, const Digest& diff_id,
                                    Progress::Task& task, ReferenceTree& tree) {
-  BANYAN_ASSIGN(const auto stream, OpenDescribedBlob(repository, layer, "layer", stop_));
+  BANYAN_ASSIGN(const auto stream, convert::OpenDescribedBlob(repository, layer, "layer", stop_));
   BANYAN_ASSIGN(const auto decompressor, image_format::Decompressor::Open(*stream));
   HashingSource tar(*decompressor, [&task, &stream, seen = uint64_t{0}]() mutable {
     task.Advance(stream->position() - seen);

@@ -9,9 +9,9 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
-#include "cli/spool.h"
 #include "cli/text.h"
 #include "cli/verify.h"
+#include "convert/spool.h"
 #include "lazyfs/image_mount.h"
 
 namespace banyan::cli {
@@ -50,11 +50,11 @@ int RunVerify(const VerifyOptions& options, const GlobalOptions& globals) {
   }
   const auto begin = std::chrono::steady_clock::now();
   Interrupts interrupts;
-  auto spool = Spool::Open(globals.data_root);
+  auto spool = convert::Spool::Open(globals.data_root);
   if (!spool) return ReportError(globals, subject, spool.error());
   const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] {
     static_cast<void>(lazyfs::UmountTarget(VerifyMountPoint(directory)));
-    RemoveTree(directory);
+    convert::RemoveTree(directory);
   });
 
   const auto report = [&] {

@@ -53,7 +53,8 @@ std::vector<Descriptor> ArtifactCandidates(const std::vector<std::string>& refer
 // The candidate, if it is an artifact of that manifest; nullopt if it is no good or gone. An error when it cannot be
 // read now: to say then that the image has not been converted would be wrong.
 Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repository, const Descriptor& candidate,
-                                                          const Digest& subject, const image_format::Manifest& image) {
+                                                          const Digest& subject, const image_format::Manifest& image,
+                                                          const ArtifactCheck& check) {
   const auto pass_over = [&](std::string_view why) {
     spdlog::warn("{}: passing over artifact {} of {}: {}", repository.name(), candidate.digest.ToString(),
                  subject.ToString(), why);
@@ -65,6 +66,9 @@ Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repos
   auto artifact = image_format::ParseArtifact(raw->body);
   if (!artifact) return pass_over(artifact.error().message);
   if (!artifact->subject || artifact->subject->digest != subject) return pass_over("its subject is another manifest");
+  if (check) {
+    if (const Status trusted = check(*artifact); !trusted) return pass_over(trusted.error().message);
+  }
   std::set<Digest> layers;
   std::set<Digest> converted;
   for (const Descriptor& layer : image.layers) layers.insert(layer.digest);
@@ -76,7 +80,7 @@ Result<std::optional<image_format::Artifact>> GetArtifact(net::Repository& repos
 }  // namespace
 
 Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::string& reference,
-                                   const image_format::Platform& platform) {
+                                   const image_format::Platform& platform, const ArtifactCheck& check) {
   BANYAN_ASSIGN(FoundManifest found, GetPlatformManifest(repository, reference, platform));
   ResolvedImage image;
   image.descriptor = std::move(found.descriptor);
@@ -91,7 +95,7 @@ Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::strin
   BANYAN_ASSIGN(const std::vector<std::string> referrers,
                 repository.Referrers(image.descriptor.digest, image_format::kImageArtifactType));
   for (const Descriptor& candidate : ArtifactCandidates(referrers)) {
-    BANYAN_ASSIGN(image.artifact, GetArtifact(repository, candidate, image.descriptor.digest, image.manifest));
+    BANYAN_ASSIGN(image.artifact, GetArtifact(repository, candidate, image.descriptor.digest, image.manifest, check));
     if (!image.artifact) continue;
     image.artifact_digest = candidate.digest;
     return image;
@@ -100,8 +104,8 @@ Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::strin
 }
 
 Result<ResolvedImage> ResolveConvertedImage(net::Repository& repository, const std::string& reference,
-                                            const image_format::Platform& platform) {
-  BANYAN_ASSIGN(ResolvedImage image, ResolveImage(repository, reference, platform));
+                                            const image_format::Platform& platform, const ArtifactCheck& check) {
+  BANYAN_ASSIGN(ResolvedImage image, ResolveImage(repository, reference, platform, check));
   if (!image.artifact) {
     return Fail(Code::kNotFound, fmt::format("{} '{}' has no Banyan artifact: run `banyan convert` on it first",
                                              repository.name(), reference));

@@ -2,10 +2,11 @@
 //
 // A reference may name an index (a platform is chosen), an ordinary image (its referrers are asked for an artifact) or
 // a Banyan image by its own tag. The first artifact of this format version that parses wins, newest converter first;
-// one that does not parse is passed over with a warning, as if it were not there. OCI distribution 1.1, §"Listing
-// Referrers".
+// one that does not parse, or that the caller does not trust, is passed over with a warning, as if it were not there.
+// OCI distribution 1.1, §"Listing Referrers".
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -25,13 +26,18 @@ struct ResolvedImage {
   std::optional<image_format::Artifact> artifact;  // nullopt: the image has not been converted
 };
 
+// Whether an artifact may be used, as image_format::VerifyArtifact says; an error makes it count as absent. Not asked
+// about a Banyan image that is named by its own tag. May be called on any thread; keeps the counts it wants.
+using ArtifactCheck = std::function<Status(const image_format::Artifact&)>;
+
 // Blocks: one request for the manifest (two through an index), one for the referrers, one for the artifact. An image
 // without artifact is no error here; what is absent, refused or unreachable is, with the repository's message.
 Result<ResolvedImage> ResolveImage(net::Repository& repository, const std::string& reference,
-                                   const image_format::Platform& platform = {});
+                                   const image_format::Platform& platform = {}, const ArtifactCheck& check = {});
 
 // The same, for those who need the artifact: kNotFound that says how to convert the image.
 Result<ResolvedImage> ResolveConvertedImage(net::Repository& repository, const std::string& reference,
-                                            const image_format::Platform& platform = {});
+                                            const image_format::Platform& platform = {},
+                                            const ArtifactCheck& check = {});
 
 }  // namespace banyan::fetch

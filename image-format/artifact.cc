@@ -111,6 +111,11 @@ std::string WriteArtifact(const Artifact& artifact) {
   if (artifact.source_manifest) {
     manifest.annotations[std::string(kSourceManifestAnnotation)] = artifact.source_manifest->ToString();
   }
+  if (artifact.signature) {
+    manifest.annotations[std::string(kSignatureAnnotation)] = artifact.signature->value;
+    manifest.annotations[std::string(kSignatureKeyAnnotation)] = artifact.signature->key_id;
+    manifest.annotations[std::string(kSignatureTimeAnnotation)] = artifact.signature->time;
+  }
   manifest.subject = artifact.subject;
   manifest.config = artifact.config ? *artifact.config
                                     : Describe(kOciEmptyMediaType, Digest::Of(kEmptyJsonBlob), kEmptyJsonBlob.size());
@@ -153,6 +158,13 @@ Result<Artifact> ParseArtifact(std::string_view json) {
   if (!artifact.subject && !artifact.config) return Bad("neither a subject nor an image configuration");
   if (manifest.annotations.contains(std::string(kSourceManifestAnnotation))) {
     BANYAN_ASSIGN(artifact.source_manifest, DigestAnnotation(manifest.annotations, kSourceManifestAnnotation));
+  }
+  if (manifest.annotations.contains(std::string(kSignatureAnnotation))) {
+    ArtifactSignature signature;
+    BANYAN_ASSIGN(signature.value, Annotation(manifest.annotations, kSignatureAnnotation));
+    BANYAN_ASSIGN(signature.key_id, Annotation(manifest.annotations, kSignatureKeyAnnotation));
+    BANYAN_ASSIGN(signature.time, Annotation(manifest.annotations, kSignatureTimeAnnotation));
+    artifact.signature = std::move(signature);
   }
   BANYAN_TRY(ReadLayers(manifest, artifact));
   return artifact;

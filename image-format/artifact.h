@@ -32,6 +32,10 @@ inline constexpr std::string_view kFormatVersionAnnotation = "vnd.banyan.format.
 inline constexpr std::string_view kConverterVersionAnnotation = "vnd.banyan.converter.version";
 inline constexpr std::string_view kChainIdAnnotation = "vnd.banyan.image.chain-id";
 inline constexpr std::string_view kSourceManifestAnnotation = "vnd.banyan.image.source-manifest";  // tagged form
+// Signature, see signature.h. All three or none.
+inline constexpr std::string_view kSignatureAnnotation = "vnd.banyan.signature";
+inline constexpr std::string_view kSignatureKeyAnnotation = "vnd.banyan.signature.key";
+inline constexpr std::string_view kSignatureTimeAnnotation = "vnd.banyan.signature.time";
 // On index descriptors (diff ID: on data blobs as well).
 inline constexpr std::string_view kLayerSourceAnnotation = "vnd.banyan.layer.source";
 inline constexpr std::string_view kLayerDiffIdAnnotation = "vnd.banyan.layer.diff-id";
@@ -48,6 +52,14 @@ struct ArtifactLayer {
   friend bool operator==(const ArtifactLayer&, const ArtifactLayer&) = default;
 };
 
+// As the manifest has it: any text, until it is verified.
+struct ArtifactSignature {
+  std::string key_id;
+  std::string time;
+  std::string value;  // base64
+  friend bool operator==(const ArtifactSignature&, const ArtifactSignature&) = default;
+};
+
 struct Artifact {
   std::string converter_version;
   Digest chain_id;
@@ -59,6 +71,7 @@ struct Artifact {
   std::optional<Descriptor> subject;      // attached form
   std::optional<Descriptor> config;       // tagged form: the original image's configuration
   std::optional<Digest> source_manifest;  // tagged form
+  std::optional<ArtifactSignature> signature;
 };
 
 // The artifact of a built image; `layers[i].index` as given to BuildImage. Fill in `subject`, or `config` and

@@ -12,7 +12,7 @@
 #include "image-format/oci.h"
 #include "net/repository.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 // Passes a blob on, as long as it is as long as its descriptor says (kDataLoss otherwise, as soon as that is plain) and
 // the command is not stopped (kCancelled). A sink, if there is one, gets everything that was read. Hashes all of it.
@@ -51,4 +51,4 @@ Result<std::unique_ptr<BlobStream>> OpenDescribedBlob(net::Repository& repositor
 Status CopyBlob(net::Repository& from, net::Repository& to, const image_format::Descriptor& blob,
                 const std::string& what, const std::string& spool_path, std::stop_token stop);
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -1,8 +1,8 @@
-#include "cli/uploader.h"
+#include "convert/uploader.h"
 
 #include <utility>
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 Uploader::Uploader(size_t max_queued) : max_queued_(max_queued), thread_([this] { Work(); }) {}
 
@@ -51,4 +51,4 @@ void Uploader::Work() {
   }
 }
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

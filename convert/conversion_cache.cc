@@ -1,4 +1,4 @@
-#include "cli/conversion_cache.h"
+#include "convert/conversion_cache.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -6,7 +6,7 @@
 #include "common/file_io.h"
 #include "common/units.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 namespace {
 
 constexpr int kRecordVersion = 1;
@@ -78,4 +78,4 @@ Status ConversionCache::Put(const ConversionKey& key, const ConvertedLayer& laye
   return WriteFileDurably(RecordPath(key), FormatRecord(layer));
 }
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -1,4 +1,4 @@
-#include "cli/blob_stream.h"
+#include "convert/blob_stream.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include "common/file_io.h"
 #include "common/units.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 Result<size_t> BlobStream::Read(std::span<std::byte> buffer) {
   if (stop_.stop_requested()) return Fail(Code::kCancelled, "interrupted");
@@ -61,4 +61,4 @@ Status CopyBlob(net::Repository& from, net::Repository& to, const image_format::
   return put;
 }
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

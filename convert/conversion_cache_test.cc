@@ -1,10 +1,10 @@
-#include "cli/conversion_cache.h"
+#include "convert/conversion_cache.h"
 
 #include <gtest/gtest.h>
 
 #include "common/file_io.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 namespace {
 
 class ConversionCacheTest : public ::testing::Test {
@@ -63,4 +63,4 @@ TEST_F(ConversionCacheTest, DamageCountsAsAbsent) {
 }
 
 }  // namespace
-}  // namespace banyan::cli
+}  // namespace banyan::convert

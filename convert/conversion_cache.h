@@ -18,7 +18,7 @@
 #include "common/result.h"
 #include "image-format/layer_index.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 // Everything that decides the bytes of a conversion.
 struct ConversionKey {
@@ -54,4 +54,4 @@ class ConversionCache {
   const std::string directory_;
 };
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -1,14 +1,13 @@
-#include "cli/spool.h"
+#include "convert/spool.h"
 
 #include <filesystem>
 #include <optional>
 
 #include <gtest/gtest.h>
 
-#include "cli/command.h"
 #include "common/file_io.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 namespace {
 
 TEST(SpoolTest, IsRemovedWithItsContents) {
@@ -36,14 +35,5 @@ TEST(SpoolTest, TheNextCommandBuriesTheDeadAndLeavesTheLiving) {
   EXPECT_TRUE(std::filesystem::exists(living->directory()));
 }
 
-TEST(CommandTest, ErrorsSayWhatToDo) {
-  EXPECT_EQ(ErrorLine("convert docker://h/a:1", {Code::kUnauthenticated, "h refused"}),
-            "banyan: convert docker://h/a:1: h refused: log in first (skopeo login, docker login) or name a file with "
-            "--creds-file");
-  EXPECT_EQ(ErrorLine("inspect x", {Code::kInvalidArgument, "bad reference"}), "banyan: inspect x: bad reference");
-  EXPECT_EQ(ExitCodeOf(Code::kNotFound), kExitNotFound);
-  EXPECT_EQ(ExitCodeOf(Code::kDataLoss), kExitBadData);
-}
-
 }  // namespace
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -1,4 +1,4 @@
-#include "cli/uploader.h"
+#include "convert/uploader.h"
 
 #include <atomic>
 #include <chrono>
@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-namespace banyan::cli {
+namespace banyan::convert {
 namespace {
 
 TEST(UploaderTest, RunsAllInOrder) {
@@ -57,4 +57,4 @@ TEST(UploaderTest, AddWaitsWhileTheQueueIsFull) {
 }
 
 }  // namespace
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -1,4 +1,4 @@
-#include "cli/spool.h"
+#include "convert/spool.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -11,7 +11,7 @@
 
 #include "common/file_io.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 namespace {
 
 constexpr const char* kLockName = ".lock";
@@ -52,4 +52,4 @@ Spool::~Spool() {
   if (!directory_.empty()) RemoveTree(directory_);
 }
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

@@ -8,7 +8,7 @@
 #include "common/result.h"
 #include "common/unique_fd.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 // Movable. Externally synchronised, except for Path().
 class Spool {
@@ -33,4 +33,4 @@ class Spool {
 // Removes a directory tree without following symlinks; what cannot be removed stays.
 void RemoveTree(const std::string& path);
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert

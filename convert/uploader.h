@@ -9,7 +9,7 @@
 
 #include "common/result.h"
 
-namespace banyan::cli {
+namespace banyan::convert {
 
 // Internally synchronised. After the first error the remaining uploads are dropped.
 class Uploader {
@@ -40,4 +40,4 @@ class Uploader {
   std::thread thread_;
 };
 
-}  // namespace banyan::cli
+}  // namespace banyan::convert
