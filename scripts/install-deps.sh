@@ -7,7 +7,7 @@ packages=(
   cmake ninja-build g++ ccache pkg-config git ca-certificates
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libboost-dev librocksdb-dev
   libzstd-dev libssl-dev libisal-dev libxxhash-dev libcurl4-openssl-dev libspdlog-dev libfmt-dev libcli11-dev
-  nlohmann-json3-dev libexpected-dev libtomlplusplus-dev prometheus-cpp-dev libsystemd-dev libgtest-dev libgmock-dev libbenchmark-dev
+  nlohmann-json3-dev libexpected-dev libtomlplusplus-dev prometheus-cpp-dev libsystemd-dev libre2-dev libgtest-dev libgmock-dev libbenchmark-dev
   # What a node runs.
   containerd runc
   # What the scripts call.

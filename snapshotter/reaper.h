@@ -5,6 +5,7 @@
 // content. What cannot be unmounted stays, and is tried again by the next Drain() and after a restart.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -33,8 +34,7 @@ class Reaper {
 
  private:
   void Run();
-  // False: it is to be tried again.
-  bool Reap(const std::string& directory);
+  Status Reap(const std::string& directory);
 
   LazyImages& images_;
   const std::string trash_;
@@ -45,7 +45,7 @@ class Reaper {
   std::vector<std::string> stuck_ BANYAN_GUARDED_BY(mutex_);
   uint64_t retired_ BANYAN_GUARDED_BY(mutex_) = 0;
   uint64_t done_ BANYAN_GUARDED_BY(mutex_) = 0;
-  bool stopping_ BANYAN_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> stopping_ = false;  // set with mutex_ held
   std::thread thread_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <grpcpp/server.h>
 
@@ -45,9 +46,12 @@ class SnapshotService final : public wire::Snapshots::Service {
                        google::protobuf::Empty* reply) override;
 
  private:
-  explicit SnapshotService(Snapshotter& snapshotter) : snapshotter_(snapshotter) {}
+  SnapshotService(Snapshotter& snapshotter, std::string socket_path)
+      : snapshotter_(snapshotter), socket_path_(std::move(socket_path)) {}
 
   Snapshotter& snapshotter_;
+  const std::string socket_path_;
+  bool listening_ = false;  // the socket is there, and ours
   std::unique_ptr<grpc::Server> server_;
 };
 

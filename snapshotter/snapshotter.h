@@ -25,11 +25,12 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/mutex.h"
 #include "common/result.h"
+#include "common/unique_fd.h"
 #include "snapshotter/key_locks.h"
 #include "snapshotter/lazy_images.h"
 #include "snapshotter/reaper.h"
@@ -108,42 +109,47 @@ class Snapshotter {
     Snapshotter* owner_ = nullptr;
     std::string name_;
   };
-  // What a snapshot stands on: lower directories, the topmost first.
+  // What a snapshot stands on, the topmost first.
   struct Ground {
-    std::vector<std::string> directories;
+    std::vector<std::string> lowers;
     std::string lazy_directory;  // of the claimed snapshot among the ancestors; empty: none
   };
 
-  Snapshotter(Options options, RecordTable table);
+  Snapshotter(Options options, RecordTable table, UniqueFd lock);
 
   Status Load();
-  void SweepDirectories(const std::set<uint64_t>& known);
+  void RetireOrphans(const std::set<uint64_t>& known);
   Result<std::vector<Mount>> Create(Kind kind, const std::string& key, const std::string& parent, Labels labels);
   Result<std::vector<Mount>> CreateOrdinary(Record record, Pin pin);
   // True: the layer is in a committed snapshot with that parent.
   bool Claim(const std::string& parent, const Labels& labels);
   Status CommitClaimed(const std::string& parent, const Labels& labels, const LazyChain& chain);
-  Status Insert(Record record, Pin& parent);
+  // Durable when it returns; the pin becomes the new snapshot's.
+  Status Insert(const Record& record, Pin& parent);
+  // Of the same name, which the caller has locked.
+  Status Replace(const Record& record);
+  Status MakeDirectoriesOf(const Record& record);
 
   Result<Pin> PinParent(const std::string& parent);
+  std::optional<Record> Find(const std::string& name) const;
+  // A committed one with that reference and parent.
   std::optional<Record> FindReference(const std::string& reference, const std::string& parent) const;
   // `record`'s parent is pinned by the caller.
   Result<Ground> GroundOf(const Record& record);
-  Result<std::vector<Mount>> MountsOf(const Record& record, const Ground& ground);
-  Status MakeDirectory(const Record& record, const Ground& ground);
   std::string DirectoryOf(uint64_t id) const;
   uint64_t NextId();
 
   const Options options_;
   const RecordTable table_;
-  KeyLocks names_;   // held while a snapshot of that name is being made or changed
-  KeyLocks claims_;  // by reference and parent; taken after one of names_
+  const UniqueFd lock_;  // of the root
+  KeyLocks names_;       // held while a snapshot of that name is being made or changed
+  KeyLocks claims_;      // by reference and parent; taken after one of names_
 
   mutable Mutex mutex_;  // never held over anything that waits
   std::map<std::string, Entry> entries_ BANYAN_GUARDED_BY(mutex_);
   uint64_t last_id_ BANYAN_GUARDED_BY(mutex_) = 0;
 
-  std::unique_ptr<Reaper> reaper_;
+  std::unique_ptr<Reaper> reaper_;  // from Load() on
 };
 
 }  // namespace banyan::snapshotter
