@@ -31,6 +31,8 @@ class Disk {
   virtual Status Punch(int fd, ByteRange range, const std::string& path) = 0;
   // Absent already is fine.
   virtual Status Remove(const std::string& path) = 0;
+  // Replaces what has that name. Its directory must be synced before the name is relied on.
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;
   // The whole file or none, durable on return.
   virtual Status WriteWhole(const std::string& path, std::span<const std::byte> data) = 0;
 };

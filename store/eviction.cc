@@ -12,7 +12,7 @@ namespace {
 // A request costs as much as about this many bytes: 50 ms at 20 MB/s.
 constexpr double kRequestBytes = 1.0 * kMiB;
 
-bool TakenWhole(Tier tier) { return tier == Tier::kUnmounted || tier == Tier::kSmallBlobs; }
+bool TakenWhole(Tier tier) { return tier == Tier::kRawBlobs || tier == Tier::kUnmounted || tier == Tier::kSmallBlobs; }
 
 }  // namespace
 

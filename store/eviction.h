@@ -4,8 +4,8 @@
 //
 // and the age of the store is the priority of what was evicted last, so that what was used often but long ago falls
 // behind. The cost is a request's price (expressed in bytes) plus the bytes. Priorities order things within a tier; the
-// tiers come first: relay copies can be made again from their neighbours, a mounted device has a reader who would wait.
-// Pure.
+// tiers come first: relay copies can be made again from their neighbours, raw blobs come from a registry, a mounted
+// device has a reader who would wait. Pure.
 #pragma once
 
 #include <cstddef>
@@ -17,9 +17,10 @@ namespace banyan::store {
 
 enum class Tier : uint8_t {
   kRelayCopies = 0,    // compressed chunks; as many as needed
-  kUnmounted = 1,      // devices that nothing mounts; whole
-  kSmallBlobs = 2,     // maps, metadata, not young; one by one
-  kMountedChunks = 3,  // chunks of mounted devices; as few as possible
+  kRawBlobs = 1,       // what the mirror passed on; one by one, the least recently used first
+  kUnmounted = 2,      // devices that nothing mounts; whole
+  kSmallBlobs = 3,     // maps, metadata, not young; one by one
+  kMountedChunks = 4,  // chunks of mounted devices; as few as possible
 };
 
 struct Candidate {
@@ -32,14 +33,14 @@ struct Candidate {
 struct Victim {
   size_t id = 0;
   Tier tier = Tier::kRelayCopies;
-  uint64_t bytes = 0;  // to take; all that can be taken of kUnmounted and kSmallBlobs
+  uint64_t bytes = 0;  // to take; all that can be taken of whole things
   double priority = 0;
 };
 
 double EvictionPriority(double age, uint64_t uses, uint64_t bytes);
 
 // Victims, in order, that give at least `need` bytes, or none when all candidates together have less. Up to `want`
-// bytes (≥ need) are taken ahead of need, so that the next writer need not evict again, but only from the first two
+// bytes (≥ need) are taken ahead of need, so that the next writer need not evict again, but only from the first three
 // tiers.
 std::vector<Victim> PlanEviction(std::span<const Candidate> candidates, uint64_t need, uint64_t want);
 

@@ -9,8 +9,8 @@
 
 #include <gtest/gtest.h>
 
-#include "store/small_blobs.h"
 #include "store/store_testing.h"
+#include "store/whole_blobs.h"
 
 namespace banyan::store {
 namespace {
@@ -163,7 +163,7 @@ TEST_F(EvictionRunTest, OldSmallBlobsGoAndYoungOnesStay) {
   ASSERT_TRUE(store->PutBlob(Digest::Of(old), old));
   ASSERT_TRUE(store->PutBlob(Digest::Of(young), young));
   EXPECT_EQ(store->PutBlob(Digest::Of(next), next).error().code, Code::kResourceExhausted);
-  now_ += std::chrono::seconds(SmallBlobs::kYoung).count() + 1;
+  now_ += std::chrono::seconds(WholeBlobs::kYoung).count() + 1;
   EXPECT_TRUE(store->GetBlob(Digest::Of(young)));
   ASSERT_TRUE(store->PutBlob(Digest::Of(next), next));
   EXPECT_FALSE(store->GetBlob(Digest::Of(old)));

@@ -17,10 +17,10 @@ namespace {
 // What is taken ahead of need: an eviction costs a synced index write, whatever its size.
 uint64_t Slack(uint64_t budget_bytes) { return std::min<uint64_t>(budget_bytes / 64, 64 * kMiB); }
 
-// What an id of the plan stands for: two a layer, then the small blobs.
+// What an id of the plan stands for: two a layer, then the whole blobs.
 struct Inventory {
   std::vector<KnownLayer> layers;
-  std::vector<std::pair<Digest, SmallBlobRecord>> blobs;
+  std::vector<std::pair<Digest, WholeBlobRecord>> blobs;
   std::vector<Candidate> candidates;
 };
 
@@ -38,20 +38,21 @@ void AddLayer(const KnownLayer& known, size_t id, const Asker& asker, std::vecto
     add(Form::kCompressed, Tier::kRelayCopies, use.compressed_bytes.load(std::memory_order_relaxed));
   }
   const bool mounted = use.mounts.load(std::memory_order_acquire) != 0;
-  if (mounted && asker.layer != nullptr && asker.form == Form::kCompressed) return;
+  const bool relays = asker.raw || (asker.layer != nullptr && asker.form == Form::kCompressed);
+  if (mounted && relays) return;
   if (!mounted && own) return;
   add(Form::kBlocks, mounted ? Tier::kMountedChunks : Tier::kUnmounted,
       use.block_bytes.load(std::memory_order_relaxed));
 }
 
 Inventory TakeInventory(StoreCore& core, const Asker& asker) {
-  Inventory inventory{core.Known(), core.small_blobs().Evictable(), {}};
+  Inventory inventory{core.Known(), core.whole_blobs().Evictable(), {}};
   for (size_t i = 0; i < inventory.layers.size(); ++i)
     AddLayer(inventory.layers[i], 2 * i, asker, inventory.candidates);
   for (size_t i = 0; i < inventory.blobs.size(); ++i) {
-    const SmallBlobRecord& record = inventory.blobs[i].second;
-    inventory.candidates.push_back({2 * inventory.layers.size() + i, Tier::kSmallBlobs, record.bytes,
-                                    static_cast<double>(record.last_use_seconds)});
+    const WholeBlobRecord& record = inventory.blobs[i].second;
+    inventory.candidates.push_back({2 * inventory.layers.size() + i, record.raw ? Tier::kRawBlobs : Tier::kSmallBlobs,
+                                    record.bytes, static_cast<double>(record.last_use_seconds)});
   }
   return inventory;
 }
@@ -117,8 +118,8 @@ uint64_t Evictor::Evict(uint64_t need, const Asker& asker) {
     const std::vector<Victim> plan = PlanEviction(inventory.candidates, need, need + Slack(core_.budget().limit()));
     std::vector<Removal> removals;
     for (const Victim& victim : plan) {
-      if (victim.tier == Tier::kSmallBlobs) {
-        freed += core_.small_blobs().Evict(inventory.blobs[victim.id - 2 * inventory.layers.size()].first);
+      if (victim.tier == Tier::kSmallBlobs || victim.tier == Tier::kRawBlobs) {
+        freed += core_.whole_blobs().Evict(inventory.blobs[victim.id - 2 * inventory.layers.size()].first);
         continue;
       }
       core_.RaiseAge(victim.priority);

@@ -19,8 +19,9 @@ class StoreCore;
 // On whose behalf room is made. A writer does not evict what it writes itself: a layer larger than the budget is stored
 // in part, rather than chasing its own tail. Relay copies do not push out what mounted images read.
 struct Asker {
-  const Layer* layer = nullptr;  // null: a small blob
+  const Layer* layer = nullptr;  // null: a whole blob
   Form form = Form::kCompressed;
+  bool raw = false;  // a whole blob that the mirror passes on
 };
 
 // Internally synchronised. Evictions run one at a time; those who wait find the room that the one before made.

@@ -107,7 +107,7 @@ Status StoreCore::CommitFlush(std::span<const std::shared_ptr<Layer>> layers, co
   for (const auto& [layer, file] : synced) file->presence().FinishSync();
   Index::Batch batch;
   for (const auto& layer : layers) batch.PutPresence(layer->device().blob_digest, layer->DurableRecord());
-  small_blobs_.AppendUses(batch);
+  whole_blobs_.AppendUses(batch);
   if (batch.empty()) return {};
   return index_->Write(std::move(batch), /*sync=*/true);
 }

@@ -29,7 +29,8 @@ namespace {
 constexpr char kLayerKey = 'L';
 constexpr char kPresenceKey = 'P';
 constexpr char kPlaceKey = 'R';
-constexpr char kSmallBlobKey = 'S';
+constexpr char kWholeBlobKey = 'S';
+constexpr char kNoteKey = 'N';
 constexpr uint8_t kRecordVersion = 1;
 constexpr size_t kChunkRecordBytes = 4 + 4 + Digest::kBytes + Digest::kBytes;
 constexpr uint64_t kReserveBytes = 4 * kMiB;
@@ -91,10 +92,11 @@ class Reader {
   bool ok_ = true;
 };
 
-Result<SmallBlobRecord> DecodeSmallBlob(std::string_view record) {
+Result<WholeBlobRecord> DecodeWholeBlob(std::string_view record) {
   Reader in(record);
-  SmallBlobRecord out{.bytes = in.Int<uint64_t>(), .last_use_seconds = in.Int<int64_t>()};
-  if (!in.done()) return Fail(Code::kDataLoss, "a record of a small blob is malformed");
+  WholeBlobRecord out{.bytes = in.Int<uint64_t>(), .last_use_seconds = in.Int<int64_t>()};
+  if (in.left() != 0) out.raw = in.Int<uint8_t>() != 0;  // records from before there were raw ones end here
+  if (!in.done()) return Fail(Code::kDataLoss, "a record of a whole blob is malformed");
   return out;
 }
 
@@ -251,14 +253,24 @@ void Index::Batch::DeleteUnreadableLayer(const Digest& blob) {
   batch_->Delete(Key(kPresenceKey, blob));
 }
 
-void Index::Batch::PutSmallBlob(const Digest& blob, const SmallBlobRecord& record) {
+void Index::Batch::PutWholeBlob(const Digest& blob, const WholeBlobRecord& record) {
   Writer out;
   out.Int(record.bytes);
   out.Int(static_cast<uint64_t>(record.last_use_seconds));
-  batch_->Put(Key(kSmallBlobKey, blob), out.Take());
+  out.Int(static_cast<uint8_t>(record.raw));
+  batch_->Put(Key(kWholeBlobKey, blob), out.Take());
 }
 
-void Index::Batch::DeleteSmallBlob(const Digest& blob) { batch_->Delete(Key(kSmallBlobKey, blob)); }
+void Index::Batch::DeleteWholeBlob(const Digest& blob) { batch_->Delete(Key(kWholeBlobKey, blob)); }
+
+void Index::Batch::PutNote(std::string_view key, std::string_view value) {
+  const std::string full = kNoteKey + std::string(key);
+  if (value.empty()) {
+    batch_->Delete(full);
+  } else {
+    batch_->Put(full, rocksdb::Slice(value.data(), value.size()));
+  }
+}
 
 bool Index::Batch::empty() const { return batch_->Count() == 0; }
 
@@ -349,6 +361,13 @@ Result<PresenceRecord> Index::GetPresence(const Digest& blob) {
   return DecodePresence(record);
 }
 
+Result<std::string> Index::GetNote(std::string_view key) {
+  std::string value;
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), kNoteKey + std::string(key), &value);
+  if (!status.ok()) return Fail(IndexError("note", status));
+  return value;
+}
+
 std::vector<ChunkPlace> Index::Places(const Digest& block_digest, size_t limit) {
   std::vector<ChunkPlace> places;
   const std::string prefix = Key(kPlaceKey, block_digest);
@@ -383,9 +402,9 @@ Result<Index::Summary> Index::ReadSummary() {
     summary.layers.emplace_back(blob, std::move(presence));
     return {};
   }));
-  BANYAN_TRY(scan(kSmallBlobKey, [&](const Digest& blob, std::string_view record) -> Status {
-    BANYAN_ASSIGN(const SmallBlobRecord small, DecodeSmallBlob(record));
-    summary.small_blobs.emplace_back(blob, small);
+  BANYAN_TRY(scan(kWholeBlobKey, [&](const Digest& blob, std::string_view record) -> Status {
+    BANYAN_ASSIGN(const WholeBlobRecord small, DecodeWholeBlob(record));
+    summary.whole_blobs.emplace_back(blob, small);
     return {};
   }));
   return summary;

@@ -2,8 +2,10 @@
 //
 //   L <blob>                       the layer's chunk table; written once
 //   P <blob>                       what is here of it: both presence bitmaps, byte counts, uses; written whole at each
-//   flush R <block digest> <blob> <chunk, big-endian>   a place where blocks of that digest may be; written with L S
-//   <blob>                       a whole small blob: size, last use
+//                                  flush
+//   R <block digest> <blob> <chunk, big-endian>   a place where blocks of that digest may be; written with L
+//   S <blob>                       a whole blob: size, last use, kind
+//   N <key>                        a note of those who keep blobs here
 //
 // Presence bitmaps are values, not merges: thousands of pending merges read slowly. The write-ahead log is kept short,
 // since it is replayed at the next start. Records are little-endian; RocksDB's checksums guard them.
@@ -15,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/digest.h"
@@ -38,10 +41,11 @@ struct PresenceRecord {
   friend bool operator==(const PresenceRecord&, const PresenceRecord&) = default;
 };
 
-struct SmallBlobRecord {
+struct WholeBlobRecord {
   uint64_t bytes = 0;
   int64_t last_use_seconds = 0;  // since the epoch
-  friend bool operator==(const SmallBlobRecord&, const SmallBlobRecord&) = default;
+  bool raw = false;              // of any size, in a directory of its own
+  friend bool operator==(const WholeBlobRecord&, const WholeBlobRecord&) = default;
 };
 
 struct ChunkPlace {
@@ -71,8 +75,10 @@ class Index {
     void DeleteLayer(const image_format::Device& device);
     // Removes L and P of a layer whose table cannot be read; its places stay, and lead nowhere.
     void DeleteUnreadableLayer(const Digest& blob);
-    void PutSmallBlob(const Digest& blob, const SmallBlobRecord& record);
-    void DeleteSmallBlob(const Digest& blob);
+    void PutWholeBlob(const Digest& blob, const WholeBlobRecord& record);
+    void DeleteWholeBlob(const Digest& blob);
+    // An empty value deletes.
+    void PutNote(std::string_view key, std::string_view value);
     bool empty() const;
 
    private:
@@ -94,13 +100,15 @@ class Index {
   // kNotFound; kDataLoss when it cannot be read.
   Result<image_format::Device> GetLayer(const Digest& blob);
   Result<PresenceRecord> GetPresence(const Digest& blob);
+  // kNotFound.
+  Result<std::string> GetNote(std::string_view key);
   // At most `limit` places of the block digest; none on any error.
   std::vector<ChunkPlace> Places(const Digest& block_digest, size_t limit);
 
   // What was there when the index was opened.
   struct Summary {
     std::vector<std::pair<Digest, PresenceRecord>> layers;  // bitmaps left out
-    std::vector<std::pair<Digest, SmallBlobRecord>> small_blobs;
+    std::vector<std::pair<Digest, WholeBlobRecord>> whole_blobs;
   };
   Result<Summary> ReadSummary();
 

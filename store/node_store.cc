@@ -26,9 +26,23 @@ class LocalNodeStore final : public NodeStore {
     return core_->OpenLayer(device);
   }
   Status PutBlob(const Digest& digest, std::span<const std::byte> data) override {
-    return core_->small_blobs().Put(digest, data);
+    return core_->whole_blobs().Put(digest, data);
   }
-  Result<std::string> GetBlob(const Digest& digest) override { return core_->small_blobs().Get(digest); }
+  Result<std::string> GetBlob(const Digest& digest) override { return core_->whole_blobs().Get(digest); }
+  Result<std::unique_ptr<BlobFill>> BeginBlob(const Digest& digest, std::optional<uint64_t> blob_bytes) override {
+    return core_->whole_blobs().Begin(digest, blob_bytes);
+  }
+  Result<StoredBlob> OpenBlob(const Digest& digest) override { return core_->whole_blobs().Open(digest); }
+  std::optional<uint64_t> BlobBytes(const Digest& digest) const override {
+    return core_->whole_blobs().BytesOf(digest);
+  }
+  Status EraseBlob(const Digest& digest) override { return core_->whole_blobs().Erase(digest); }
+  Status PutNote(std::string_view key, std::string_view value) override {
+    Index::Batch batch;
+    batch.PutNote(key, value);
+    return core_->index().Write(std::move(batch), /*sync=*/false);
+  }
+  Result<std::string> GetNote(std::string_view key) override { return core_->index().GetNote(key); }
   Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) override {
     return ScrubStore(*core_, std::move(stop), bytes_per_second);
   }

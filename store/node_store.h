@@ -1,6 +1,7 @@
 // The node store: what this node has of images, on disk, within a byte budget.
 //
 //   <root>/blobs/sha256/<hex>    compressed data blobs (sparse: only the chunks that are here) and whole small blobs
+//   <root>/raw/<hex>             whole blobs of any size, as the mirror passes them on; <hex>.partial: on its way in
 //   <root>/devices/<hex>         data devices (sparse), <hex> being the data blob's digest
 //   <root>/index/                RocksDB: chunk tables, presence bitmaps, chunk digest → places, use counts
 //
@@ -16,6 +17,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/digest.h"
@@ -86,6 +88,34 @@ class StoredLayer {
   virtual Result<std::shared_ptr<void>> PinWhole() = 0;
 };
 
+// A whole blob, open. Its bytes stay as long as `hold` lives, also when it is erased.
+struct StoredBlob {
+  int fd = -1;  // open as long as `hold`
+  uint64_t bytes = 0;
+  std::shared_ptr<const void> hold;
+};
+
+// A blob on its way into the store, in order. Externally synchronised, but for bytes() and fd(), which readers may use
+// meanwhile: [0, bytes()) of fd() can be read, and stays so as long as this lives. Destroyed before Commit(): what has
+// come is kept for the next BeginBlob() if it is worth it, and never counts as the blob.
+class BlobFill {
+ public:
+  virtual ~BlobFill() = default;
+  // So far; not 0 at first when an earlier fill's bytes are taken up. They are not checked until Finish().
+  virtual uint64_t bytes() const = 0;
+  virtual int fd() const = 0;
+  // kResourceExhausted when neither eviction nor the disk gives the room: nothing was appended, what there is can still
+  // be read. kDataLoss: more bytes than the blob has.
+  virtual Status Append(std::span<const std::byte> data) = 0;
+  // All bytes are here: checks their digest. kDataLoss when it is wrong, and nothing of it will be kept; also when
+  // bytes are missing.
+  virtual Status Finish() = 0;
+  // After Finish(): brings the file to stable storage (which may take long) and makes the blob one of the store's.
+  virtual Status Commit() = 0;
+  // Nothing is to be kept.
+  virtual void Discard() = 0;
+};
+
 struct StoreUsage {
   uint64_t blob_bytes = 0;    // allocated on disk
   uint64_t device_bytes = 0;  // allocated on disk
@@ -95,6 +125,8 @@ struct StoreUsage {
 struct ScrubReport {
   uint64_t chunks_checked = 0;
   std::vector<std::string> bad_chunks;  // "chunk 17 of layer sha256:…"
+  uint64_t blobs_checked = 0;
+  std::vector<std::string> bad_blobs;  // "blob sha256:…"; removed
 };
 
 // Internally synchronised. One process at a time holds a root (a lock file says so). Layers and leases may outlive the
@@ -127,8 +159,24 @@ class NodeStore {
   // is fetched again.
   virtual Result<std::string> GetBlob(const Digest& digest) = 0;
 
-  // Re-reads every present chunk against its block digest, at most `bytes_per_second` (0: no limit); drops and names
-  // the bad.
+  // Whole blobs of any size. They are not the sparse files of a layer's chunks: one digest may be both.
+  // kAlreadyExists: it is in the store. kAborted: another fill of it is under way. kResourceExhausted: no room. Reads
+  // and hashes what an earlier fill left, at the speed of the disk.
+  virtual Result<std::unique_ptr<BlobFill>> BeginBlob(const Digest& digest, std::optional<uint64_t> blob_bytes) = 0;
+  // Small ones too. Not checked now, but when it came, and by Scrub(). kNotFound. Counts as a use.
+  virtual Result<StoredBlob> OpenBlob(const Digest& digest) = 0;
+  // The size of a whole blob; nullopt when it is not here.
+  virtual std::optional<uint64_t> BlobBytes(const Digest& digest) const = 0;
+  // kNotFound. Those who have it open keep it.
+  virtual Status EraseBlob(const Digest& digest) = 0;
+
+  // A few bytes under a key, for those who keep blobs here and must remember what they mean (tags, media types). Lost
+  // with the index; not evicted, so keep them few. An empty value erases.
+  virtual Status PutNote(std::string_view key, std::string_view value) = 0;
+  virtual Result<std::string> GetNote(std::string_view key) = 0;
+
+  // Re-reads every present chunk against its block digest and every whole blob against its own, at most
+  // `bytes_per_second` (0: no limit); drops and names the bad.
   virtual Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) = 0;
 
   virtual void StartEviction() = 0;

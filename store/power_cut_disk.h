@@ -66,6 +66,20 @@ class PowerCutDisk final : public Disk {
     at_each_step();
     return removed;
   }
+  // A cut may lose the file under both names; it never brings back the old one.
+  Status Rename(const std::string& from, const std::string& to) override {
+    at_each_step();
+    if (auto pages = unsynced_.extract(from)) {
+      pages.key() = to;
+      unsynced_.erase(to);
+      unsynced_.insert(std::move(pages));
+    }
+    new_names_.erase(from);
+    new_names_.insert(to);
+    Status renamed = real_->Rename(from, to);
+    at_each_step();
+    return renamed;
+  }
   Status WriteWhole(const std::string& path, std::span<const std::byte> data) override {
     return real_->WriteWhole(path, data);
   }
@@ -94,8 +108,11 @@ class PowerCutDisk final : public Disk {
     auto& pages = unsynced_[path];
     for (uint64_t page = range.begin / kBlockBytes; page * kBlockBytes < range.end; ++page) {
       if (pages.contains(page)) continue;
-      std::vector<std::byte> old(std::min<uint64_t>(kBlockBytes, size - page * kBlockBytes));
-      if (!PreadFull(fd, old, page * kBlockBytes, path)) std::abort();
+      // What is past the end is zeros, if a longer file is what the cut leaves.
+      const uint64_t had = size > page * kBlockBytes ? std::min<uint64_t>(kBlockBytes, size - page * kBlockBytes) : 0;
+      const uint64_t written = std::min<uint64_t>(kBlockBytes, range.end - page * kBlockBytes);
+      std::vector<std::byte> old(std::max(had, written));
+      if (!PreadFull(fd, std::span(old).first(had), page * kBlockBytes, path)) std::abort();
       pages[page] = std::move(old);
     }
   }

@@ -56,8 +56,9 @@ StoreCore::StoreCore(const NodeStore::Options& options)
       blobs_{.path = options.root + "/blobs/sha256", .disk = *disk_},
       budget_(options.budget_bytes),
       evictor_(*this, !options.defer_eviction),
-      small_blobs_(
-          *this, options.clock ? options.clock : [] { return std::chrono::system_clock::now(); }) {}
+      whole_blobs_(
+          *this, options.clock ? options.clock : [] { return std::chrono::system_clock::now(); },
+          options.root + "/raw") {}
 
 Result<std::shared_ptr<StoreCore>> StoreCore::Open(NodeStore::Options options) {
   std::shared_ptr<StoreCore> core(new StoreCore(options));
@@ -88,8 +89,10 @@ Status StoreCore::TakeInventory() {
     youngest = std::min(youngest.value_or(record.age), record.age);
   }
   age_ = youngest.value_or(0);
-  small_blobs_.Load(summary.small_blobs);
-  for (const auto& [blob, record] : summary.small_blobs) blobs.insert(blob.Hex());
+  BANYAN_TRY(whole_blobs_.Load(summary.whole_blobs));
+  for (const auto& [blob, record] : summary.whole_blobs) {
+    if (!record.raw) blobs.insert(blob.Hex());
+  }
   RemoveStrangers(*disk_, devices_.path, devices);
   RemoveStrangers(*disk_, blobs_.path, blobs);
   CollectEmpty();
@@ -171,7 +174,7 @@ Result<std::shared_ptr<Layer>> StoreCore::OpenKnownLocked(const Digest& blob) {
 }
 
 Result<std::shared_ptr<Layer>> StoreCore::MakeNewLocked(const image_format::Device& device) {
-  if (small_blobs_.Has(device.blob_digest)) {
+  if (whole_blobs_.HasSmall(device.blob_digest)) {
     return Fail(Code::kFailedPrecondition,
                 fmt::format("{} is a small blob, not a layer", device.blob_digest.ToString()));
   }

@@ -23,8 +23,8 @@
 #include "store/evictor.h"
 #include "store/index.h"
 #include "store/node_store.h"
-#include "store/small_blobs.h"
 #include "store/stored_layer.h"
+#include "store/whole_blobs.h"
 
 namespace banyan::store {
 
@@ -53,7 +53,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   Index& index() { return *index_; }
   Budget& budget() { return budget_; }
   Evictor& evictor() { return evictor_; }
-  SmallBlobs& small_blobs() { return small_blobs_; }
+  WholeBlobs& whole_blobs() { return whole_blobs_; }
   std::string PathOf(Form form, const Digest& blob) const;
   // The age of greedy dual: the highest priority evicted so far.
   double age() const { return age_.load(std::memory_order_relaxed); }
@@ -107,7 +107,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::unique_ptr<Index> index_;  // set once by Open()
   Budget budget_;
   Evictor evictor_;
-  SmallBlobs small_blobs_;
+  WholeBlobs whole_blobs_;
   std::atomic<double> age_{0};
   std::atomic<bool> closed_{false};
 
