@@ -409,7 +409,8 @@ Status Snapshotter::Remove(const std::string& key) {
     MutexLock lock(mutex_);
     const auto entry = entries_.find(key);
     if (entry == entries_.end()) return NoSuchSnapshot(key);
-    if (entry->second.pins > 0) return Fail(Code::kFailedPrecondition, fmt::format("snapshot {} has children", key));
+    if (entry->second.pins > 0)
+      return Fail(Code::kFailedPrecondition, fmt::format("cannot remove snapshot {}: it has children", key));
     Entry taken = std::move(entry->second);
     entries_.erase(entry);
     return taken;

@@ -26,7 +26,7 @@ ALLOWED = {
     "convert": ["common", "net", "image-format"],
     "cli": ["common", "proto", "net", "image-format", "fetch", "lazyfs", "convert"],
     "bench": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs"],
-    "tests": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs"],
+    "tests": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "snapshotter"],
 }
 # Tests and test doubles may also use these: an end of a wire is tested against the other end, lazyfs over a real store.
 ALLOWED_IN_TESTS = {
