@@ -96,6 +96,8 @@ class RegistryRepository final : public Repository {
         ranges_(*session_, prefix_, options.range_connections) {}
   ~RegistryRepository() override { session_->Shutdown(); }
 
+  void Shutdown() override { session_->Shutdown(); }
+
   Result<ManifestHead> HeadManifest(const std::string& reference) override;
   Result<uint64_t> BlobBytes(const Digest& digest) override;
   Result<OpenedBlob> OpenBlobAt(const Digest& digest, uint64_t offset) override;

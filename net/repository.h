@@ -62,6 +62,10 @@ class Repository {
  public:
   virtual ~Repository() = default;
 
+  // Ends what is under way, and all later calls, with kCancelled: for an owner that goes while others still use it.
+  // Does nothing by default.
+  virtual void Shutdown() {}
+
   // The rest of this group is what a mirror of the repository needs; kUnimplemented by default.
   // kNotFound as GetManifest(). kUnimplemented also when the registry does not tell the digest.
   virtual Result<ManifestHead> HeadManifest(const std::string& reference);
