@@ -2,11 +2,12 @@
 
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 #include <boost/asio/buffer.hpp>
+#include <boost/beast/core/buffers_range.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 
 namespace banyan::net {
 
@@ -32,6 +33,32 @@ tl::unexpected<Error> ParseFailure(const beast::error_code& error) {
   const bool limit = error == http::error::header_limit || error == http::error::body_limit;
   return Fail(limit ? Code::kResourceExhausted : Code::kInvalidArgument, "HTTP message: " + error.message());
 }
+
+// A Beast body kept as text that may be taken away while it grows. (Beast's own reserves what Content-Length
+// announces.)
+struct TextBody {
+  using value_type = std::string;
+
+  class reader {
+   public:
+    template <bool kRequest, typename Fields>
+    reader(http::header<kRequest, Fields>&, value_type& value) : value_(value) {}
+    void init(const boost::optional<std::uint64_t>&, beast::error_code& error) { error = {}; }
+    template <typename Buffers>
+    std::size_t put(const Buffers& buffers, beast::error_code& error) {
+      const std::size_t before = value_.size();
+      for (const auto& buffer : beast::buffers_range_ref(buffers)) {
+        value_.append(static_cast<const char*>(buffer.data()), buffer.size());
+      }
+      error = {};
+      return value_.size() - before;
+    }
+    void finish(beast::error_code& error) { error = {}; }
+
+   private:
+    value_type& value_;
+  };
+};
 
 // A Beast body that hands its bytes on instead of keeping them.
 struct SinkBody {
@@ -70,14 +97,34 @@ struct SinkBody {
 }  // namespace
 
 struct HttpRequestParser::Impl {
-  http::request_parser<http::string_body> parser;
+  http::request_parser<TextBody> parser;
+  BodyLimit body_limit;
+  uint64_t max_body_bytes = 0;
+  uint64_t taken_bytes = 0;
+  bool head_seen = false;
   int refusal = 400;
+
+  HttpRequest Head() const {
+    const auto& message = parser.get();
+    HttpRequest request;
+    request.method = std::string(message.method_string());
+    request.target = std::string(message.target());
+    request.headers = ListOf(message);
+    request.keep_alive = message.keep_alive();
+    return request;
+  }
+  bool BodyTooLarge() const {
+    const auto announced = parser.content_length();
+    return (announced && *announced > max_body_bytes) || taken_bytes + parser.get().body().size() > max_body_bytes;
+  }
 };
 
-HttpRequestParser::HttpRequestParser(uint32_t max_header_bytes, uint64_t max_body_bytes)
+HttpRequestParser::HttpRequestParser(uint32_t max_header_bytes, uint64_t max_body_bytes, BodyLimit body_limit)
     : impl_(std::make_unique<Impl>()) {
+  impl_->body_limit = std::move(body_limit);
+  impl_->max_body_bytes = max_body_bytes;
   impl_->parser.header_limit(max_header_bytes);
-  impl_->parser.body_limit(max_body_bytes);
+  impl_->parser.body_limit(std::numeric_limits<std::uint64_t>::max());  // ours is checked below
   impl_->parser.eager(true);
 }
 
@@ -87,9 +134,23 @@ Result<size_t> HttpRequestParser::Feed(std::string_view bytes) {
   beast::error_code error;
   const size_t consumed = impl_->parser.put(boost::asio::buffer(bytes.data(), bytes.size()), error);
   if (error == http::error::header_limit) impl_->refusal = 431;
-  if (error == http::error::body_limit) impl_->refusal = 413;
   if (error && error != http::error::need_more) return ParseFailure(error);
+  if (!header_done()) return consumed;
+  const bool has_body = impl_->parser.chunked() || impl_->parser.content_length().value_or(0) > 0;
+  if (!std::exchange(impl_->head_seen, true) && impl_->body_limit && has_body) {
+    impl_->max_body_bytes = impl_->body_limit(impl_->Head());
+  }
+  if (has_body && impl_->BodyTooLarge()) {
+    impl_->refusal = 413;
+    return ParseFailure(http::error::body_limit);
+  }
   return consumed;
+}
+
+std::string HttpRequestParser::TakeBody() {
+  std::string& body = impl_->parser.get().body();
+  impl_->taken_bytes += body.size();
+  return std::exchange(body, {});
 }
 
 int HttpRequestParser::refusal() const { return impl_->refusal; }
@@ -101,13 +162,8 @@ bool HttpRequestParser::wants_continue() const {
 }
 
 HttpRequest HttpRequestParser::Take() {
-  auto& message = impl_->parser.get();
-  HttpRequest request;
-  request.method = std::string(message.method_string());
-  request.target = std::string(message.target());
-  request.headers = ListOf(message);
-  request.body = std::move(message.body());
-  request.keep_alive = message.keep_alive();
+  HttpRequest request = impl_->Head();
+  request.body = std::move(impl_->parser.get().body());
   return request;
 }
 

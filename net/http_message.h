@@ -15,11 +15,14 @@
 
 namespace banyan::net {
 
+class HttpBody;
+
 struct HttpRequest {
   std::string method;
   std::string target;  // path and query, as sent
   HeaderList headers;
   std::string body;
+  std::shared_ptr<HttpBody> taken_body;  // who has had the body, if a HttpBodyOpener gave one
   bool keep_alive = false;
 
   std::string_view path() const { return std::string_view(target).substr(0, target.find('?')); }
@@ -28,7 +31,10 @@ struct HttpRequest {
 // One request out of a byte stream. Externally synchronised.
 class HttpRequestParser {
  public:
-  HttpRequestParser(uint32_t max_header_bytes, uint64_t max_body_bytes);
+  // `body_limit` (may be null) is called out of Feed() when the head is complete and a body may follow; what it returns
+  // takes the place of `max_body_bytes`.
+  using BodyLimit = std::function<uint64_t(const HttpRequest& head)>;
+  HttpRequestParser(uint32_t max_header_bytes, uint64_t max_body_bytes, BodyLimit body_limit = {});
   ~HttpRequestParser();
 
   // Consumes a prefix of `bytes` and returns its length; what is left must be given again, with more behind it, unless
@@ -40,7 +46,9 @@ class HttpRequestParser {
   bool header_done() const;
   // The header asked for "100 Continue" before the body.
   bool wants_continue() const;
-  // Once, after done().
+  // The body bytes that came since the last call; for those who do not want to wait for the whole.
+  std::string TakeBody();
+  // Once, after done(). The body is what TakeBody() has left.
   HttpRequest Take();
 
  private:

@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -131,6 +132,9 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void ReadRequest();
   void ReadMore();
   void TakeInput();
+  uint64_t OpenBody(const HttpRequest& head);
+  bool PassBodyOn();
+  void EndBody(bool whole);
   void Refuse(int status);
   void Dispatch();
   void Enqueue(Output output);
@@ -150,6 +154,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   Clock::time_point armed_until_ = Clock::time_point::max();
   std::string input_;
   std::optional<HttpRequestParser> parser_;
+  std::shared_ptr<HttpBody> body_;  // of the request that is being read
   bool continue_sent_ = false;
   bool open_ = true;
 
@@ -235,7 +240,9 @@ void Connection::ReadRequest() {
   if (server_->stopping) return Close();
   replying_ = head_sent_ = ended_ = continue_sent_ = chunked_ = false;
   body_left_.reset();
-  parser_.emplace(server_->options.max_header_bytes, server_->options.max_body_bytes);
+  HttpRequestParser::BodyLimit body_limit;
+  if (server_->options.open_body) body_limit = [this](const HttpRequest& head) { return OpenBody(head); };
+  parser_.emplace(server_->options.max_header_bytes, server_->options.max_body_bytes, std::move(body_limit));
   SetDeadline(input_.empty() ? server_->options.idle_timeout : server_->options.request_timeout);
   if (input_.empty()) return ReadMore();
   TakeInput();
@@ -258,6 +265,7 @@ void Connection::TakeInput() {
   const Result<size_t> consumed = parser_->Feed(input_);
   if (!consumed) return Refuse(parser_->refusal());
   input_.erase(0, *consumed);
+  if (body_ && PassBodyOn()) return;
   if (parser_->done()) return Dispatch();
   // Beast stops a header that does not end at its limit; what it leaves over cannot exceed that.
   if (input_.size() > server_->options.max_header_bytes + kReadBytes) return Refuse(431);
@@ -268,7 +276,33 @@ void Connection::TakeInput() {
   ReadMore();
 }
 
+uint64_t Connection::OpenBody(const HttpRequest& head) {
+  body_ = server_->options.open_body(head);
+  return body_ ? std::numeric_limits<uint64_t>::max() : server_->options.max_body_bytes;
+}
+
+// Gives what has come to the body's taker. True: there was something, and reading goes on when the taker says so.
+bool Connection::PassBodyOn() {
+  std::string bytes = parser_->TakeBody();
+  if (bytes.empty()) return false;
+  deadline_ = Clock::time_point::max();
+  body_->OnData(std::move(bytes), [self = shared_from_this()] {
+    self->Post([self] {
+      if (!self->open_) return;
+      self->SetDeadline(self->server_->options.request_timeout);
+      if (self->parser_->done()) return self->Dispatch();
+      self->TakeInput();
+    });
+  });
+  return true;
+}
+
+void Connection::EndBody(bool whole) {
+  if (body_) std::exchange(body_, nullptr)->OnEnd(whole);
+}
+
 void Connection::Refuse(int status) {
+  EndBody(false);
   replying_ = true;
   close_after_reply_ = true;
   is_head_request_ = false;
@@ -277,6 +311,8 @@ void Connection::Refuse(int status) {
 
 void Connection::Dispatch() {
   HttpRequest request = parser_->Take();
+  request.taken_body = body_;
+  EndBody(true);
   replying_ = true;
   is_head_request_ = request.method == "HEAD";
   request_keep_alive_ = request.keep_alive;
@@ -355,6 +391,7 @@ void Connection::Close() {
   socket_.close(ignored);
   timer_.cancel();
   pumping_ = false;
+  EndBody(false);
   for (Output& output : std::exchange(outputs_, {})) {
     if (output.on_written) output.on_written(false);
   }

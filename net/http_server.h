@@ -57,6 +57,20 @@ class HttpReply {
   virtual void Abort() = 0;
 };
 
+// A request's body that is taken as it comes. Called on a server thread, in order; must not block.
+class HttpBody {
+ public:
+  virtual ~HttpBody() = default;
+  // `resume` is to be called once, on any thread: more may come then. Until then nothing is read from the client.
+  virtual void OnData(std::string bytes, std::function<void()> resume) = 0;
+  // No more comes. `whole`: the body has ended as it should, and the request goes to the handler now; otherwise the
+  // connection is gone and no handler is called.
+  virtual void OnEnd(bool whole) = 0;
+};
+// Called on a server thread with a request whose body is to come: null to have it in HttpRequest::body, within
+// max_body_bytes.
+using HttpBodyOpener = std::function<std::shared_ptr<HttpBody>(const HttpRequest& head)>;
+
 // Called on a server thread; must not block. The reply may be kept and answered on any thread, also after Stop().
 using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<HttpReply> reply)>;
 
@@ -66,12 +80,14 @@ struct HttpServerOptions {
   uint32_t threads = 1;
   uint32_t max_connections = 4096;  // more wait in the listen queue
   uint32_t max_header_bytes = 32 * 1024;
-  uint64_t max_body_bytes = 1 * kMiB;                 // of requests
-  std::chrono::milliseconds idle_timeout{60'000};     // between requests
-  std::chrono::milliseconds request_timeout{15'000};  // from a request's first byte to its last
-  std::chrono::milliseconds write_timeout{30'000};    // without a byte of the answer taken by the client
-  std::chrono::milliseconds stop_grace{2'000};        // for answers under way at Stop()
-  bool sendfile = true;                               // false: copy through user space (for comparison)
+  uint64_t max_body_bytes = 1 * kMiB;              // of requests
+  std::chrono::milliseconds idle_timeout{60'000};  // between requests
+  // From a request's first byte to its last; if HttpBody takes the body, between two bytes of it.
+  std::chrono::milliseconds request_timeout{15'000};
+  std::chrono::milliseconds write_timeout{30'000};  // without a byte of the answer taken by the client
+  std::chrono::milliseconds stop_grace{2'000};      // for answers under way at Stop()
+  HttpBodyOpener open_body;                         // may be null
+  bool sendfile = true;                             // false: copy through user space (for comparison)
 };
 
 class HttpServer {

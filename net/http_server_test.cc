@@ -187,6 +187,86 @@ TEST_F(HttpServerTest, BodiesStreamsAndDroppedReplies) {
   EXPECT_EQ(aborted.status.error().code, Code::kUnavailable);
 }
 
+// Takes bodies piece by piece; goes on when the test says so.
+struct TakenBody final : HttpBody {
+  void OnData(std::string bytes, std::function<void()> resume) override {
+    text += bytes;
+    largest = std::max(largest, bytes.size());
+    if (!hold) return resume();
+    held.push_back(std::move(resume));
+  }
+  void OnEnd(bool whole) override { ended.set_value(whole); }
+
+  bool hold = false;
+  std::string text;
+  size_t largest = 0;
+  std::vector<std::function<void()>> held;
+  std::promise<bool> ended;
+};
+
+TEST_F(HttpServerTest, BodiesAreTakenAsTheyCome) {
+  auto body = std::make_shared<TakenBody>();
+  HttpServerOptions options;
+  options.max_body_bytes = 1000;
+  options.open_body = [&](const HttpRequest& head) { return head.method == "PATCH" ? body : nullptr; };
+  Serve(options);
+  HttpClient client;
+  HttpClientRequest request = Request("/echo");
+  request.method = "PATCH";
+  request.body = content_;
+  const Answer answer = Ask(client, request);
+  ASSERT_TRUE(answer.status) << answer.status.error().message;
+  EXPECT_EQ(answer.code, 200);
+  EXPECT_EQ(answer.body, "");  // the handler gets no body
+  EXPECT_TRUE(body->text == content_);
+  EXPECT_LE(body->largest, 64 * 1024u);
+  EXPECT_TRUE(body->ended.get_future().get());
+
+  // Chunked, and a second request behind it on the same connection.
+  body = std::make_shared<TakenBody>();
+  const std::string both =
+      Raw(server_->port(),
+          "PATCH /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+          "POST /echo HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\nxy");
+  EXPECT_EQ(body->text, "abcde");
+  EXPECT_TRUE(body->ended.get_future().get());
+  EXPECT_NE(both.find("\r\n\r\nxy"), std::string::npos);
+
+  request.method = "POST";  // not taken: the limit holds
+  request.body = std::string(1001, 'x');
+  EXPECT_EQ(Ask(client, request).code, 413);
+}
+
+TEST_F(HttpServerTest, ABodyThatIsCutOrHeldEndsOnce) {
+  auto body = std::make_shared<TakenBody>();
+  HttpServerOptions options;
+  options.request_timeout = milliseconds(100);
+  options.open_body = [&](const HttpRequest&) { return body; };
+  Serve(options);
+  EXPECT_EQ(Raw(server_->port(), "PUT /echo HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc"), "");  // stalls
+  EXPECT_FALSE(body->ended.get_future().get());
+  EXPECT_EQ(body->text, "abc");
+
+  body = std::make_shared<TakenBody>();
+  EXPECT_EQ(Raw(server_->port(), "PUT /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n").substr(0, 12),
+            "HTTP/1.1 400");
+
+  body = std::make_shared<TakenBody>();
+  body->hold = true;  // beyond the timeout, which is the client's
+  HttpClient client;
+  HttpClientRequest request = Request("/echo");
+  request.method = "PUT";
+  request.body = "abc";
+  std::promise<Status> done;
+  client.Start(request, {.on_done = [&](Status status) { done.set_value(std::move(status)); }});
+  auto finished = done.get_future();
+  EXPECT_EQ(finished.wait_for(milliseconds(300)), std::future_status::timeout);
+  ASSERT_EQ(body->held.size(), 1u);
+  body->held[0]();
+  EXPECT_TRUE(finished.get());
+  EXPECT_TRUE(body->ended.get_future().get());
+}
+
 TEST_F(HttpServerTest, RefusesWhatIsMalformedOrTooLarge) {
   HttpServerOptions options;
   options.max_header_bytes = 2000;
