@@ -155,4 +155,43 @@ Result<proto::agent::ScrubReply> AgentClient::Scrub() {
   return Call<proto::agent::ScrubReply>(*stub_, &proto::agent::Agent::Stub::Scrub, proto::agent::ScrubRequest());
 }
 
+Result<proto::agent::InfoReply> AgentClient::Info() {
+  return Call<proto::agent::InfoReply>(*stub_, &proto::agent::Agent::Stub::Info, proto::agent::InfoRequest());
+}
+
+Result<proto::agent::ImagesReply> AgentClient::Images() {
+  return Call<proto::agent::ImagesReply>(*stub_, &proto::agent::Agent::Stub::Images, proto::agent::ImagesRequest());
+}
+
+Result<proto::agent::StartsReply> AgentClient::Starts(uint32_t limit) {
+  proto::agent::StartsRequest request;
+  request.set_limit(limit);
+  return Call<proto::agent::StartsReply>(*stub_, &proto::agent::Agent::Stub::Starts, request);
+}
+
+Status AgentClient::Prefetch(const proto::agent::PrefetchRequest& request,
+                             const std::function<void(const proto::agent::PrefetchProgress&)>& progress) {
+  grpc::ClientContext context;
+  const auto reader = stub_->Prefetch(&context, request);
+  proto::agent::PrefetchProgress message;
+  while (reader->Read(&message)) progress(message);
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return Fail(FromGrpc(status));
+  return {};
+}
+
+Status AgentClient::Pin(const std::string& reference, bool pinned) {
+  proto::agent::PinRequest request;
+  request.set_reference(reference);
+  request.set_pinned(pinned);
+  BANYAN_TRY(Call<proto::agent::PinReply>(*stub_, &proto::agent::Agent::Stub::Pin, request));
+  return {};
+}
+
+Result<proto::agent::DropReply> AgentClient::Drop(const std::string& reference) {
+  proto::agent::DropRequest request;
+  request.set_reference(reference);
+  return Call<proto::agent::DropReply>(*stub_, &proto::agent::Agent::Stub::Drop, request);
+}
+
 }  // namespace banyan::cli

@@ -4,6 +4,7 @@
 // when its last mount has been gone for a while.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,6 +27,14 @@ class AgentClient {
   Result<proto::agent::ListReply> List();
   Result<proto::agent::StatsReply> Stats(const std::string& directory);
   Result<proto::agent::ScrubReply> Scrub();
+  Result<proto::agent::InfoReply> Info();
+  Result<proto::agent::ImagesReply> Images();
+  Result<proto::agent::StartsReply> Starts(uint32_t limit);
+  // Blocks until the image is here; `progress` is called for each message, on this thread.
+  Status Prefetch(const proto::agent::PrefetchRequest& request,
+                  const std::function<void(const proto::agent::PrefetchProgress&)>& progress);
+  Status Pin(const std::string& reference, bool pinned);
+  Result<proto::agent::DropReply> Drop(const std::string& reference);
 
  private:
   explicit AgentClient(std::shared_ptr<grpc::Channel> channel) : stub_(proto::agent::Agent::NewStub(channel)) {}

@@ -87,5 +87,13 @@ void AddRunCommand(CLI::App& app, GlobalOptions& globals);
 void AddListCommand(CLI::App& app, GlobalOptions& globals);
 void AddStatsCommand(CLI::App& app, GlobalOptions& globals);
 void AddScrubCommand(CLI::App& app, GlobalOptions& globals);
+void AddInfoCommand(CLI::App& app, GlobalOptions& globals);
+void AddPullCommand(CLI::App& app, GlobalOptions& globals);
+void AddStartsCommand(CLI::App& app, GlobalOptions& globals);
+void AddPrefetchCommand(CLI::App& app, GlobalOptions& globals);
+void AddPinCommands(CLI::App& app, GlobalOptions& globals);
+void AddDropCommand(CLI::App& app, GlobalOptions& globals);
+void AddDoctorCommand(CLI::App& app, GlobalOptions& globals);
+void AddInstallCommand(CLI::App& app, GlobalOptions& globals);
 
 }  // namespace banyan::cli

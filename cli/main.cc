@@ -1,4 +1,4 @@
-// `banyan`: converts, inspects, verifies, extracts, mounts and runs images.
+// `banyan`: converts, inspects, verifies, extracts, mounts, pulls and runs images; looks after the node's agent.
 #include <exception>
 
 #include <fmt/format.h>
@@ -20,6 +20,9 @@ Examples:
   banyan extract docker://registry.example/app:1 /srv/app
   banyan mount docker://registry.example/app:1 /mnt/app
   banyan run docker://registry.example/app:1 -- /bin/app --help
+  banyan install --containerd --dry-run
+  banyan doctor
+  banyan pull registry.example/app:1 && banyan starts -n 1
 
 Exit codes: 0 ok, 1 a check found differences, 2 usage, 3 not found, 4 denied, 5 unavailable (try again), 6 damaged or
 hostile content, 7 no space left or a limit reached, 8 anything else, 128 + N ended by signal N.)";
@@ -53,6 +56,14 @@ int Main(int argc, char** argv) {
   AddStatsCommand(app, globals);
   AddScrubCommand(app, globals);
   AddRunCommand(app, globals);
+  AddPullCommand(app, globals);
+  AddStartsCommand(app, globals);
+  AddInfoCommand(app, globals);
+  AddPrefetchCommand(app, globals);
+  AddPinCommands(app, globals);
+  AddDropCommand(app, globals);
+  AddDoctorCommand(app, globals);
+  AddInstallCommand(app, globals);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

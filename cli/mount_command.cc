@@ -1,4 +1,4 @@
-// `banyan mount REF DIR`, `banyan umount DIR`, `banyan ls`, `banyan stats`, `banyan scrub`: what the node's agent does,
+// `banyan mount REF DIR`, `banyan umount DIR`, `banyan stats`, `banyan scrub`: what the node's agent does,
 // asked for from the command line.
 #include <filesystem>
 #include <memory>
@@ -72,38 +72,6 @@ int Umount(const std::string& directory, bool force, const GlobalOptions& global
     return ReportError(globals, subject, status.error());
   }
   if (globals.json) fmt::print("{}\n", nlohmann::json{{"unmounted", AbsolutePath(directory)}}.dump());
-  return kExitOk;
-}
-
-int List(const GlobalOptions& globals) {
-  auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  proto::agent::ListReply reply;
-  if (client) {
-    auto listed = client->List();
-    if (!listed) return ReportError(globals, "ls", listed.error());
-    reply = std::move(*listed);
-  } else if (client.error().code != Code::kUnavailable) {
-    return ReportError(globals, "ls", client.error());
-  }
-  // No agent: nothing is mounted.
-  if (globals.json) {
-    nlohmann::json mounts = nlohmann::json::array();
-    for (const auto& mount : reply.mounts()) {
-      mounts.push_back({{"reference", mount.reference()},
-                        {"directory", mount.directory()},
-                        {"form", mount.form()},
-                        {"device_bytes", mount.device_bytes()},
-                        {"present_bytes", mount.present_bytes()}});
-    }
-    fmt::print("{}\n", nlohmann::json{{"mounts", mounts}}.dump());
-    return kExitOk;
-  }
-  Table table({"DIRECTORY", "IMAGE", "FORM", "HERE", "OF"});
-  for (const auto& mount : reply.mounts()) {
-    table.Add({mount.directory(), mount.reference(), mount.form(), HumanBytes(mount.present_bytes()),
-               HumanBytes(mount.device_bytes())});
-  }
-  fmt::print("{}", table.Render());
   return kExitOk;
 }
 
@@ -218,11 +186,6 @@ void AddUmountCommand(CLI::App& app, GlobalOptions& globals) {
   command->callback([flags, &globals] {
     globals.action = [flags, &globals] { return Umount(flags->directory, flags->force, globals); };
   });
-}
-
-void AddListCommand(CLI::App& app, GlobalOptions& globals) {
-  CLI::App* command = app.add_subcommand("ls", "List the mounted images and how much of each is on this node");
-  command->callback([&globals] { globals.action = [&globals] { return List(globals); }; });
 }
 
 void AddStatsCommand(CLI::App& app, GlobalOptions& globals) {

@@ -84,5 +84,6 @@ case $name in
   scipy) derive python3-scipy g++ python3-pil python3-setuptools ;;
   node) derive nodejs ;;
   jre) derive openjdk-17-jre-headless ;;
+  nginx) derive nginx-light ;;
   *) echo "debian.sh: unknown image '$name'" >&2; exit 1 ;;
 esac

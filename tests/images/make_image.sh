@@ -5,7 +5,7 @@
 #   make_image.sh --unpacked NAME      prints a directory that holds what the image means, unpacked by umoci (`adversarial`:
 #                                      created by its writer's model); not to be written to either
 #
-# NAME: base, python, scipy, node, jre (Debian packages, through the machine's own apt sources), layers127, adversarial,
+# NAME: base, python, scipy, node, jre, nginx (Debian packages, through the machine's own apt sources), layers127, adversarial,
 # adversarial-umoci (written byte by byte). Images are made once and kept under ${BANYAN_CACHE:-/var/cache/banyan-test-images},
 # keyed by a hash of the scripts that made them; concurrent makers wait for each other. Without OUT the answer names the
 # cached layout, which must not be written to; with OUT the image is copied to that directory (added, if it is a layout).
@@ -22,7 +22,7 @@ out=${2:-}
 # Which scripts decide the bytes of an image; their hash is part of its directory's name.
 inputs() {
   case $1 in
-    base | python | scipy | node | jre) echo debian.sh oci_layout.py ;;
+    base | python | scipy | node | jre | nginx) echo debian.sh oci_layout.py ;;
     layers127) echo debian.sh oci_layout.py tar_writer.py layers127.py ;;
     adversarial | adversarial-umoci) echo oci_layout.py tar_writer.py adversarial.py ;;
     *) echo "make_image.sh: unknown image '$1'" >&2; return 1 ;;
@@ -40,7 +40,7 @@ make() {
   local image=$1 directory=$2
   case $image in
     base) "$here/debian.sh" base "$directory" ;;
-    python | node | jre) "$here/debian.sh" "$image" "$directory" "$(ensure base)" ;;
+    python | node | jre | nginx) "$here/debian.sh" "$image" "$directory" "$(ensure base)" ;;
     scipy) "$here/debian.sh" scipy "$directory" "$(ensure python)" ;;
     layers127) python3 -B "$here/layers127.py" "$directory" "$(ensure base)" ;;
     adversarial | adversarial-umoci) python3 -B "$here/adversarial.py" layout "$image" "$directory" ;;

@@ -299,7 +299,23 @@ class Client {
     return Runtime(&cri::RuntimeService::Stub::RunPodSandbox, request, "run a pod").pod_sandbox_id();
   }
 
+  // Removes the pod if that fails.
   std::string CreateAndStart(const std::string& pod, const cri::PodSandboxConfig& pod_config, Timing& timing) const {
+    try {
+      const std::string id = Create(pod, pod_config);
+      timing.Mark("created");
+      cri::StartContainerRequest start;
+      start.set_container_id(id);
+      Runtime(&cri::RuntimeService::Stub::StartContainer, start, "start a container of " + flags_.reference);
+      timing.Mark("started");
+      return id;
+    } catch (const Refused&) {
+      RemovePod(pod);
+      throw;
+    }
+  }
+
+  std::string Create(const std::string& pod, const cri::PodSandboxConfig& pod_config) const {
     cri::CreateContainerRequest request;
     request.set_pod_sandbox_id(pod);
     *request.mutable_sandbox_config() = pod_config;
@@ -315,15 +331,8 @@ class Client {
     }
     config.set_log_path("log");
     OnHost(config.mutable_linux()->mutable_security_context()->mutable_namespace_options());
-    const std::string id =
-        Runtime(&cri::RuntimeService::Stub::CreateContainer, request, "create a container of " + flags_.reference)
-            .container_id();
-    timing.Mark("created");
-    cri::StartContainerRequest start;
-    start.set_container_id(id);
-    Runtime(&cri::RuntimeService::Stub::StartContainer, start, "start a container of " + flags_.reference);
-    timing.Mark("started");
-    return id;
+    return Runtime(&cri::RuntimeService::Stub::CreateContainer, request, "create a container of " + flags_.reference)
+        .container_id();
   }
 
   cri::ContainerStatus StatusOf(const std::string& container) const {
