@@ -22,7 +22,7 @@ class DeviceServer {
   struct Options {
     std::string mount_dir;  // exists, or is made
     // Borrowed; outlives the server. Null: without a keeper the mounts die with the process.
-    KeeperClient* keeper = nullptr;
+    SessionKeeper* keeper = nullptr;
     std::string session_name = "devices";
     int worker_threads = 2;
     uint32_t max_background = 8192;

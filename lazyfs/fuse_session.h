@@ -74,7 +74,7 @@ struct FuseSessionOptions {
   std::string name;        // the session's name at the keeper, unique on the node
   std::string fs_subtype;  // shown as fuse.<fs_subtype> in mount tables
   // Borrowed; must outlive the session. Null: the session does not survive the process.
-  KeeperClient* keeper = nullptr;
+  SessionKeeper* keeper = nullptr;
   int worker_threads = 2;
   // Background requests (EROFS's reads are these) that the kernel may have outstanding. One stalled layer must not use
   // them up: thousands. At most 65535.

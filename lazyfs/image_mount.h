@@ -53,7 +53,7 @@ struct MountSpec {
   // keeper.
   bool replace = false;
   // For the tree form, so that it survives this process. Borrowed; outlives the MountedImage.
-  KeeperClient* keeper = nullptr;
+  SessionKeeper* keeper = nullptr;
 };
 
 // Movable. Destroying it leaves file and loop mounts in place; a tree mount is left to a successor if it has a keeper

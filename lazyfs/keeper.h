@@ -24,9 +24,25 @@ struct KeptSession {
   UniqueFd journal;  // memfd
 };
 
+// Who holds sessions beyond this process' life: banyan-keeper (below) or the service manager (systemd_keeper.h).
+// Internally synchronised.
+class SessionKeeper {
+ public:
+  virtual ~SessionKeeper() = default;
+  // Hands copies of both descriptors over, replacing what the name had. Names: 1 to 127 bytes without NUL.
+  // kResourceExhausted when the keeper is full.
+  virtual Status Put(const std::string& name, int fuse_fd, int journal_fd) = 0;
+  // New copies of the descriptors; kNotFound when the name is unknown.
+  virtual Result<KeptSession> Get(const std::string& name) = 0;
+  // Makes the keeper forget a name; one it does not know is no error.
+  virtual Status Drop(const std::string& name) = 0;
+  // Whether the keeper was there when last looked at (at most about a second ago).
+  virtual bool connected() const = 0;
+};
+
 // Internally synchronised. While it lives, a keeper that was restarted is found again and given everything that was Put
 // through this client and not dropped since.
-class KeeperClient {
+class KeeperClient final : public SessionKeeper {
  public:
   // The variable in which banyan-keeper --supervise tells its child the socket's path.
   static constexpr const char* kSocketVariable = "BANYAN_KEEPER_SOCKET";
@@ -35,22 +51,16 @@ class KeeperClient {
   // another user's, kFailedPrecondition when it speaks another protocol version.
   static Result<std::unique_ptr<KeeperClient>> Connect(const std::string& socket_path,
                                                        std::chrono::milliseconds timeout = std::chrono::seconds(5));
-  ~KeeperClient();
+  ~KeeperClient() override;
   KeeperClient(const KeeperClient&) = delete;
   KeeperClient& operator=(const KeeperClient&) = delete;
 
-  // Hands copies of both descriptors over, replacing what the name had. Names: 1 to 127 bytes without NUL.
-  // kResourceExhausted when the keeper is full.
-  Status Put(const std::string& name, int fuse_fd, int journal_fd);
-  // New copies of the descriptors; kNotFound when the name is unknown.
-  Result<KeptSession> Get(const std::string& name);
+  Status Put(const std::string& name, int fuse_fd, int journal_fd) override;
+  Result<KeptSession> Get(const std::string& name) override;
+  Status Drop(const std::string& name) override;
+  bool connected() const override;
   // The names held, sorted.
   Result<std::vector<std::string>> List();
-  // Makes the keeper forget a name; one it does not know is no error.
-  Status Drop(const std::string& name);
-
-  // Whether the keeper was there when last looked at (at most about a second ago).
-  bool connected() const;
 
  private:
   class Impl;

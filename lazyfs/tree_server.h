@@ -23,7 +23,7 @@ class TreeServer {
     std::vector<std::shared_ptr<fetch::LazyLayer>> layers;
     std::string mount_dir;
     std::string selinux_context;
-    KeeperClient* keeper = nullptr;  // borrowed; outlives the server
+    SessionKeeper* keeper = nullptr;  // borrowed; outlives the server
     std::string session_name;
     int worker_threads = 2;
     uint32_t max_background = 8192;

@@ -5,7 +5,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include "fetch/ladder_source.h"
 #include "fetch/repository_source.h"
+#include "fetch/verifying_source.h"
 
 namespace banyan::peer_agent {
 
@@ -19,10 +21,24 @@ uint64_t NodeIdOf(const Digest& blob_digest) {
   return (bits >> 2) | uint64_t{1} << 61;
 }
 
+// The origins as one source. A mirror must not be able to spoil a read: what it gives is checked before the next is
+// left out; a single origin's bytes are checked by the scheduler anyway.
+std::shared_ptr<fetch::ChunkSource> SourceOf(const Origins& origins, fetch::Timer& timer) {
+  auto registry = std::make_shared<fetch::RepositorySource>(origins.back());
+  if (origins.size() == 1) return registry;
+  std::vector<std::shared_ptr<fetch::ChunkSource>> rungs;
+  for (size_t i = 0; i + 1 < origins.size(); ++i) {
+    rungs.push_back(std::make_shared<fetch::VerifyingSource>(
+        std::make_shared<fetch::RepositorySource>(origins[i], &timer, "mirror")));
+  }
+  rungs.push_back(std::move(registry));
+  return std::make_shared<fetch::LadderSource>(std::move(rungs), timer);
+}
+
 }  // namespace
 
-Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Device& device,
-                                                       const std::shared_ptr<net::Repository>& repository, bool fill) {
+Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Device& device, const Origins& origins,
+                                                       bool fill) {
   std::lock_guard lock(mutex_);
   Slot& slot = slots_[device.blob_digest];
   if (!slot.layer) {
@@ -35,8 +51,7 @@ Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Devic
     layer->stored = std::move(*stored);
     layer->stored->Touch();
     layer->hold = layer->stored->HoldMounted();
-    layer->lazy =
-        scheduler_.AddLayer(layer->stored, std::make_shared<fetch::RepositorySource>(repository), {.fill = fill});
+    layer->lazy = scheduler_.AddLayer(layer->stored, SourceOf(origins, timer_), {.fill = fill});
     slot.layer = std::move(layer);
   }
   ++slot.users;
@@ -77,6 +92,11 @@ bool LayerTable::IsSole(const LiveLayer& layer) {
   std::lock_guard lock(mutex_);
   const auto found = slots_.find(layer.stored->device().blob_digest);
   return found == slots_.end() || found->second.users <= 1;
+}
+
+bool LayerTable::InUse(const Digest& blob_digest) {
+  std::lock_guard lock(mutex_);
+  return slots_.contains(blob_digest);
 }
 
 }  // namespace banyan::peer_agent

@@ -8,9 +8,10 @@
 
 #include "common/result.h"
 #include "fetch/scheduler.h"
+#include "fetch/timer.h"
 #include "image-format/image_map.h"
 #include "lazyfs/device_server.h"
-#include "net/repository.h"
+#include "peer-agent/registries.h"
 #include "store/node_store.h"
 
 namespace banyan::peer_agent {
@@ -27,12 +28,12 @@ struct LiveLayer {
 class LayerTable {
  public:
   // All borrowed; they outlive the table.
-  LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, lazyfs::DeviceServer& devices)
-      : store_(store), scheduler_(scheduler), devices_(devices) {}
+  LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, fetch::Timer& timer, lazyfs::DeviceServer& devices)
+      : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices) {}
 
-  // The live layer of `device`, made if no mount uses it yet; missing chunks come from `repository`.
-  Result<std::shared_ptr<LiveLayer>> Acquire(const image_format::Device& device,
-                                             const std::shared_ptr<net::Repository>& repository, bool fill);
+  // The live layer of `device`, made if nothing uses it yet; missing chunks come from the first of `origins` that has
+  // them. A layer that is live already keeps the origins it was made with.
+  Result<std::shared_ptr<LiveLayer>> Acquire(const image_format::Device& device, const Origins& origins, bool fill);
 
   // Where a mount finds the layer's data: its own file, pinned, if it is complete (`prefer_local`), else a FUSE device.
   struct Path {
@@ -44,8 +45,10 @@ class LayerTable {
   // Gives one Acquire() back. The last one removes the device file, failing whatever still reads through it.
   void Release(std::shared_ptr<LiveLayer> layer);
 
-  // Whether this layer is used by one mount only.
+  // Whether this layer is used once only.
   bool IsSole(const LiveLayer& layer);
+  // Whether anything uses the layer with this data blob.
+  bool InUse(const Digest& blob_digest);
 
  private:
   struct Slot {
@@ -56,6 +59,7 @@ class LayerTable {
 
   store::NodeStore& store_;
   fetch::Scheduler& scheduler_;
+  fetch::Timer& timer_;
   lazyfs::DeviceServer& devices_;
   std::mutex mutex_;
   std::map<Digest, Slot> slots_;  // by data blob; guarded by mutex_

@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <utility>
 
 #include <fmt/format.h>
@@ -42,7 +43,7 @@ Result<std::unique_ptr<Service>> Service::Listen(Agent& agent, const std::string
 }
 
 Service::~Service() {
-  if (server_) server_->Shutdown();
+  if (server_) server_->Shutdown(std::chrono::system_clock::now());
 }
 
 grpc::Status Service::Mount(grpc::ServerContext* /*context*/, const proto::agent::MountRequest* request,
@@ -70,6 +71,49 @@ grpc::Status Service::Stats(grpc::ServerContext* /*context*/, const proto::agent
 grpc::Status Service::Scrub(grpc::ServerContext* /*context*/, const proto::agent::ScrubRequest* /*request*/,
                             proto::agent::ScrubReply* reply) {
   return Answer(agent_.Scrub(), reply);
+}
+
+grpc::Status Service::Info(grpc::ServerContext* /*context*/, const proto::agent::InfoRequest* /*request*/,
+                           proto::agent::InfoReply* reply) {
+  *reply = agent_.Info();
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::Images(grpc::ServerContext* /*context*/, const proto::agent::ImagesRequest* /*request*/,
+                             proto::agent::ImagesReply* reply) {
+  *reply = agent_.ListImages();
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::Starts(grpc::ServerContext* /*context*/, const proto::agent::StartsRequest* request,
+                             proto::agent::StartsReply* reply) {
+  *reply = agent_.Starts(request->limit());
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::Prefetch(grpc::ServerContext* context, const proto::agent::PrefetchRequest* request,
+                               grpc::ServerWriter<proto::agent::PrefetchProgress>* writer) {
+  proto::agent::PrefetchProgress message;
+  const Status status = agent_.Prefetch(*request, [&](uint64_t present, uint64_t device_bytes) {
+    message.set_present_bytes(present);
+    message.set_device_bytes(device_bytes);
+    return !context->IsCancelled() && writer->Write(message);
+  });
+  if (!status) return ToGrpc(status.error());
+  message.set_done(true);
+  writer->Write(message);
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::Pin(grpc::ServerContext* /*context*/, const proto::agent::PinRequest* request,
+                          proto::agent::PinReply* /*reply*/) {
+  const Status status = agent_.Pin(request->reference(), request->pinned());
+  return status ? grpc::Status::OK : ToGrpc(status.error());
+}
+
+grpc::Status Service::Drop(grpc::ServerContext* /*context*/, const proto::agent::DropRequest* request,
+                           proto::agent::DropReply* reply) {
+  return Answer(agent_.Drop(request->reference()), reply);
 }
 
 }  // namespace banyan::peer_agent

@@ -1,0 +1,119 @@
+#include "peer-agent/config.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "common/file_io.h"
+#include "lazyfs/image_mount.h"
+#include "net/url.h"
+
+namespace banyan::peer_agent {
+
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = 1 << 20;
+
+void DeclareRegistry(RegistryConfig& registry, ConfigSchema& table) {
+  table.Add("mirrors",
+            "Asked before the registry itself, in this order: a registry proxy, a pull-through cache.\n"
+            "\"http://proxy.example:5050\", \"https://…\"",
+            &registry.mirrors);
+  table.Add("plain_http", "Speak plain HTTP to the registry. (Loopback hosts fall back to it by themselves.)",
+            &registry.plain_http);
+  table.Add("ca_file", "Certificate authorities for this registry, as PEM. Empty: the system's.", &registry.ca_file);
+  table.Add("credentials_file",
+            "docker-style config.json, read again when it changes.\n"
+            "Empty: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json.",
+            &registry.credentials_file);
+}
+
+void Declare(Config& config, ConfigSchema& schema) {
+  schema.Add("data_root",
+             "Directory for the node store, mounts, snapshots and the control socket.\n"
+             "Not on overlayfs, not on a Banyan mount.",
+             &config.data_root);
+  schema.Add("keeper_socket",
+             "Socket of the banyan-keeper that makes mounts survive this process.\n"
+             "\"systemd\": the service manager's descriptor store does it (FileDescriptorStoreMax= in the unit).\n"
+             "Empty: $BANYAN_KEEPER_SOCKET, which a keeper sets for an agent that it supervises.",
+             &config.keeper_socket);
+  schema.Add("control_socket", "Where `banyan` talks to this agent. Empty: <data_root>/agent.sock.",
+             &config.control_socket);
+  schema.Add("log_level", "trace, debug, info, warn, error or off. Reloaded by SIGHUP.", &config.log_level);
+  schema.Add("store.budget", "Disk space for image data; the least useful goes first.", &config.store_budget);
+  schema.Add("fetch.read_timeout", "How long a read that no source answers is tried before it fails with EIO.",
+             &config.read_timeout);
+  schema.Add("fetch.fill", "Fetch the rest of each mounted image in the background.", &config.fill);
+  schema.Add("mount.form",
+             "How images are mounted: file (EROFS on files, Linux 6.12), loop (EROFS on loop devices, 5.16),\n"
+             "tree (FUSE alone), or auto: the first that works.",
+             &config.form);
+  schema.Add("mount.read_ahead", "The kernel's read-ahead on an image.", &config.read_ahead);
+  schema.Add("mount.selinux_context",
+             "`context=` of image mounts. auto: system_u:object_r:container_ro_file_t:s0 where SELinux is on.",
+             &config.selinux_context);
+  schema.Add("snapshotter.socket",
+             "containerd's snapshotter plugin listens here; empty: off. As in containerd's\n"
+             "[proxy_plugins.banyan] address.",
+             &config.snapshotter_socket);
+  schema.Add("snapshotter.root",
+             "Directory of snapshots and image mounts; containerd must see it at the same path (in Kubernetes: a\n"
+             "volume with Bidirectional mount propagation). Empty: <data_root>/snapshots.",
+             &config.snapshotter_root);
+  schema.Add("snapshotter.lookup_timeout",
+             "How long containerd waits for the answer whether an image can start lazily, before it pulls the image\n"
+             "as usual. Reloaded by SIGHUP.",
+             &config.lookup_timeout);
+  schema.Add("mirror.address",
+             "host:port of the registry mirror for this node's containerd (hosts.toml), with /metrics, /healthz and\n"
+             "/readyz; empty: off. Loopback, unless everyone who reaches it may read every image.",
+             &config.mirror_address);
+  schema.AddTables(
+      "registries", "One registry; the host as it stands in image names. Reloaded by SIGHUP.", "registry.example",
+      [&config](const std::string& name, ConfigSchema& table) { DeclareRegistry(config.registries[name], table); });
+}
+
+tl::unexpected<Error> Bad(const std::string& path, std::string_view key, std::string_view why) {
+  return Fail(Code::kInvalidArgument, fmt::format("{}: {}: {}", path, key, why));
+}
+
+Status Check(const Config& config, const std::string& path) {
+  if (config.data_root.empty() || config.data_root.front() != '/') {
+    return Bad(path, "data_root", fmt::format("'{}' is not an absolute path", config.data_root));
+  }
+  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
+  if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {
+    return Bad(path, "log_level", fmt::format("'{}' is no level", config.log_level));
+  }
+  if (const auto form = lazyfs::ParseForm(config.form); !form) return Bad(path, "mount.form", form.error().message);
+  for (const auto& [name, registry] : config.registries) {
+    for (const std::string& mirror : registry.mirrors) {
+      if (const auto url = net::Url::Parse(mirror); !url) {
+        return Bad(path, fmt::format("registries.\"{}\".mirrors", name), url.error().message);
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Config> LoadConfig(const std::string& path) {
+  BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));
+  Config config;
+  ConfigSchema schema;
+  Declare(config, schema);
+  BANYAN_TRY(schema.Load(text, path));
+  BANYAN_TRY(Check(config, path));
+  return config;
+}
+
+std::string ConfigReference() {
+  Config config;
+  ConfigSchema schema;
+  Declare(config, schema);
+  return schema.Reference();
+}
+
+}  // namespace banyan::peer_agent

@@ -1,0 +1,181 @@
+#include "peer-agent/container_images.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "common/file_io.h"
+#include "lazyfs/image_mount.h"
+
+namespace banyan::peer_agent {
+
+namespace {
+
+using snapshotter::LazyChain;
+using std::chrono::duration_cast;
+using std::chrono::microseconds;
+using std::chrono::steady_clock;
+
+constexpr size_t kWarmers = 4;
+// A mount that follows the look-up this closely belongs to the same cold start.
+constexpr std::chrono::minutes kSameStart{10};
+
+uint64_t Micros(steady_clock::duration duration) {
+  return static_cast<uint64_t>(duration_cast<microseconds>(duration).count());
+}
+
+}  // namespace
+
+ContainerImages::ContainerImages(Parts parts, Options options)
+    : parts_(parts),
+      options_(std::move(options)),
+      lookup_(parts.registries, parts.documents),
+      lookup_timeout_(options_.lookup_timeout),
+      warmers_(kWarmers) {}
+
+ContainerImages::~ContainerImages() = default;
+
+void ContainerImages::set_lookup_timeout(std::chrono::milliseconds timeout) {
+  const std::lock_guard lock(mutex_);
+  lookup_timeout_ = timeout;
+}
+
+std::optional<LazyChain> ContainerImages::Find(const snapshotter::LayerRequest& request) {
+  std::chrono::milliseconds timeout{};
+  {
+    const std::lock_guard lock(mutex_);
+    timeout = lookup_timeout_;
+  }
+  const auto image = lookup_.Find(request.image_reference, request.manifest_digest, timeout);
+  if (!image) return std::nullopt;
+  const auto found = std::find(image->chain_ids.begin(), image->chain_ids.end(), request.chain_id);
+  if (found == image->chain_ids.end()) {
+    spdlog::warn("{}: the artifact {} is not of the layer {} that containerd asks for", image->reference,
+                 image->artifact_digest.ToString(), request.chain_id.ToString());
+    return std::nullopt;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    latest_finds_[image->map_digest] = image;
+  }
+  return LazyChain{.image_reference = image->reference,
+                   .manifest_digest = image->manifest_digest,
+                   .artifact_digest = image->artifact_digest,
+                   .map_digest = image->map_digest,
+                   .chain_id = request.chain_id,
+                   .layers = static_cast<uint32_t>(found - image->chain_ids.begin()) + 1,
+                   .image_layers = static_cast<uint32_t>(image->chain_ids.size())};
+}
+
+void ContainerImages::Warm(const LazyChain& chain, const std::string& directory) {
+  warmers_.Post([this, chain, directory] {
+    if (const auto mounted = Mount(chain, directory); !mounted) {
+      spdlog::warn("{} is not mounted ahead: {}", chain.image_reference, mounted.error().message);
+    }
+  });
+}
+
+Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, const std::string& directory) {
+  if (parts_.mounts.Find(directory)) return std::vector{directory};
+  std::unique_lock lock(mutex_);
+  const auto [flight, first] = flights_.try_emplace(directory);
+  if (first) {
+    lock.unlock();
+    Status made = Make(chain, directory);
+    lock.lock();
+    if (flight->second.unwanted && made) {
+      (void)parts_.mounts.Remove(directory, true);  // says itself why not
+      made = Fail(Code::kAborted, fmt::format("{} was removed while it was being mounted", directory));
+    }
+    flight->second.ended = made;
+    ended_.notify_all();
+  } else {
+    ++flight->second.waiting;
+    ended_.wait(lock, [&] { return flight->second.ended.has_value(); });
+    --flight->second.waiting;
+  }
+  const Status made = *flight->second.ended;
+  // The last to leave takes the flight along.
+  if (flight->second.waiting == 0) flights_.erase(flight);
+  if (!made) return Fail(made.error());
+  return std::vector{directory};
+}
+
+Status ContainerImages::Make(const LazyChain& chain, const std::string& directory) {
+  const auto asked = steady_clock::now();
+  MountRecord record;
+  record.reference = chain.image_reference;
+  record.directory = directory;
+  record.form = options_.form;
+  record.manifest_digest = chain.manifest_digest;
+  record.artifact_digest = chain.artifact_digest;
+  record.fill = options_.fill;
+  record.read_ahead_kib = options_.read_ahead_kib;
+  BANYAN_ASSIGN(const net::ImageReference reference, net::ImageReference::Parse(chain.image_reference));
+  BANYAN_ASSIGN(const Origins origins, parts_.registries.Open(reference, {}));
+  auto claim = parts_.mounts.Claim(directory);
+  if (!claim) return claim.error().code == Code::kAlreadyExists ? Status{} : Fail(claim.error());
+  BANYAN_ASSIGN(const ImageDocuments documents, parts_.documents.Prefix(origins, chain.map_digest, chain.layers));
+  const auto documents_here = steady_clock::now();
+  record.map_digest = documents.map_digest;
+  BANYAN_TRY(MakeDirectories(directory));
+  BANYAN_ASSIGN(record, parts_.mounts.Add(std::move(record), documents, origins));
+  Log(chain, record, asked, documents_here);
+  return {};
+}
+
+void ContainerImages::Log(const LazyChain& chain, const MountRecord& record, steady_clock::time_point asked,
+                          steady_clock::time_point documents) {
+  const auto mounted = steady_clock::now();
+  std::shared_ptr<const FoundImage> found;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto node = latest_finds_.extract(chain.map_digest)) found = node.mapped();
+  }
+  proto::agent::Start start;
+  start.set_reference(chain.image_reference);
+  start.set_manifest_digest(chain.manifest_digest.ToString());
+  start.set_directory(record.directory);
+  auto began = asked;
+  auto began_wall = std::chrono::system_clock::now() - (mounted - asked);
+  if (found && asked - found->began_steady < kSameStart) {
+    began = found->began_steady;
+    began_wall = found->began;
+    start.set_resolved(static_cast<uint64_t>(found->resolved.count()));
+    start.set_map(static_cast<uint64_t>(found->mapped.count()));
+  }
+  start.set_began_unix_micros(
+      static_cast<uint64_t>(duration_cast<microseconds>(began_wall.time_since_epoch()).count()));
+  start.set_metadata(Micros(documents - began));
+  start.set_mounted(Micros(mounted - began));
+  const auto view = parts_.mounts.Find(record.directory);
+  if (view) parts_.starts.Mounted(std::move(start), began, view->layers);
+}
+
+Status ContainerImages::Unmount(const std::string& directory) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto flight = flights_.find(directory); flight != flights_.end() && !flight->second.ended) {
+      flight->second.unwanted = true;
+      return {};
+    }
+  }
+  parts_.starts.Unmounted(directory);
+  const Status removed = parts_.mounts.Remove(directory, true);
+  if (removed || removed.error().code != Code::kNotFound) return removed;
+  // A mount whose record was lost, or never restored, is in the kernel all the same.
+  return lazyfs::UmountTarget(directory);
+}
+
+snapshotter::Usage ContainerImages::UsageOf(const LazyChain& chain) {
+  const auto map = parts_.documents.Map({}, chain.map_digest);
+  if (!map || chain.layers == 0 || chain.layers > map->devices.size()) return {};
+  const auto layer = parts_.store.OpenLayer(map->devices[chain.layers - 1]);
+  if (!layer) return {};
+  const uint64_t bytes = (*layer)->present_bytes();
+  return {.bytes = bytes, .inodes = bytes > 0 ? 1U : 0U};
+}
+
+}  // namespace banyan::peer_agent

@@ -1,0 +1,64 @@
+// The documents of an image that a mount needs, on this node's disk: the image map and the EROFS metadata, each checked
+// against its digest whenever it is used, and mended (fetched again) when it is damaged or gone.
+//
+//   <data-root>/metadata/<digest of the map blob>.map
+//   <data-root>/metadata/<digest of the metadata>.erofs
+//
+// Files of their own, because the node store may evict small blobs and a restart must not need the network. What no
+// mount uses is removed at the start of the agent. Documents of a part of a chain (an unconverted layer lies above it)
+// are made here, out of the layer indexes, by the same code that made the image's.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "common/digest.h"
+#include "common/result.h"
+#include "image-format/image_map.h"
+#include "peer-agent/registries.h"
+#include "store/node_store.h"
+
+namespace banyan::peer_agent {
+
+struct ImageDocuments {
+  image_format::ImageMap map;
+  Digest map_digest;
+  std::string metadata_path;
+};
+
+// Internally synchronised; calls do disk I/O, and with origins also wait for the network.
+class Documents {
+ public:
+  // Makes the directory. `store` is borrowed.
+  static Result<std::unique_ptr<Documents>> Open(std::string data_root, store::NodeStore& store);
+
+  // A small blob: from the store, else from the first origin that has it (none: kNotFound), and then in the store.
+  Result<std::string> Blob(const Origins& origins, const Digest& digest, uint64_t limit_bytes);
+
+  // What is no good is kDataLoss. Without origins: from this node alone.
+  Result<image_format::ImageMap> Map(const Origins& origins, const Digest& digest);
+  // The path of the metadata, checked against the map.
+  Result<std::string> Metadata(const Origins& origins, const image_format::ImageMap& map);
+  // Map and metadata of the lowest `layers` (≥ 1) of the image; of all of them: the image's own.
+  Result<ImageDocuments> Prefix(const Origins& origins, const Digest& map_digest, uint32_t layers);
+
+  // Removes the documents of all other maps.
+  void KeepOnly(const std::set<Digest>& map_digests, const std::set<Digest>& metadata_digests);
+
+ private:
+  Documents(std::string directory, store::NodeStore& store) : directory_(std::move(directory)), store_(store) {}
+  std::string MapPath(const Digest& digest) const;
+  std::string MetadataPath(const Digest& digest) const;
+  Result<ImageDocuments> BuildPrefix(const Origins& origins, const image_format::ImageMap& map, uint32_t layers);
+
+  const std::string directory_;
+  store::NodeStore& store_;
+  std::mutex mutex_;
+  std::map<std::pair<Digest, uint32_t>, Digest> prefixes_;  // (map, layers) → the prefix's map; guarded by mutex_
+};
+
+}  // namespace banyan::peer_agent

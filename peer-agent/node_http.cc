@@ -1,0 +1,103 @@
+#include "peer-agent/node_http.h"
+
+#include <charconv>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "net/url.h"
+
+namespace banyan::peer_agent {
+
+namespace {
+
+mirror::UpstreamOptions UpstreamOf(const std::string& name, const RegistryConfig& registry) {
+  mirror::UpstreamOptions upstream;
+  upstream.name = name;
+  upstream.credentials_file = registry.credentials_file;
+  for (const std::string& text : registry.mirrors) {
+    if (const auto url = net::Url::Parse(text)) {  // checked when the configuration was read
+      upstream.endpoints.push_back({.host = fmt::format("{}:{}", url->host(), url->port()),
+                                    .plain_http = !url->secure(),
+                                    .ca_file = registry.ca_file});
+    }
+  }
+  upstream.endpoints.push_back({.host = name, .plain_http = registry.plain_http, .ca_file = registry.ca_file});
+  return upstream;
+}
+
+Status ParseAddress(const std::string& text, std::string* host, uint16_t* port) {
+  const size_t colon = text.rfind(':');
+  if (colon != std::string::npos) {
+    *host = text.substr(0, colon);
+    if (host->starts_with('[') && host->ends_with(']')) *host = host->substr(1, host->size() - 2);
+    const char* const begin = text.data() + colon + 1;
+    const char* const end = text.data() + text.size();
+    const auto parsed = std::from_chars(begin, end, *port);
+    if (!host->empty() && parsed.ec == std::errc() && parsed.ptr == end) return {};
+  }
+  return Fail(Code::kInvalidArgument, fmt::format("mirror.address: '{}' is not host:port", text));
+}
+
+void SendText(net::HttpReply& reply, int status, const char* content_type, std::string text) {
+  reply.Send({.status = status, .headers = {{"Content-Type", content_type}}, .body = std::move(text)});
+}
+
+}  // namespace
+
+Result<std::unique_ptr<NodeHttp>> NodeHttp::Listen(Options options, store::NodeStore& store) {
+  net::HttpServerOptions server;
+  BANYAN_TRY(ParseAddress(options.address, &server.address, &server.port));
+  std::unique_ptr<NodeHttp> http(new NodeHttp(std::move(options)));
+  mirror::MirrorOptions mirror;
+  for (const auto& [name, registry] : http->options_.registries) mirror.upstreams.push_back(UpstreamOf(name, registry));
+  mirror.any_upstream = net::IsLoopbackHost(server.address);
+  BANYAN_ASSIGN(http->mirror_, mirror::Mirror::Create(std::move(mirror), store));
+  BANYAN_ASSIGN(http->server_, net::HttpServer::Start(server, [self = http.get()](auto request, auto reply) {
+                  self->Handle(std::move(request), reply);
+                }));
+  http->address_ = fmt::format("{}:{}", server.address, http->server_->port());
+  return http;
+}
+
+NodeHttp::~NodeHttp() {
+  if (server_) server_->Stop();
+}
+
+void NodeHttp::Handle(net::HttpRequest request, const std::shared_ptr<net::HttpReply>& reply) {
+  const std::string path(request.path());
+  // It answers at all, and it listens only once everything is open: alive and ready are the same here.
+  if (path == "/healthz" || path == "/readyz") return SendText(*reply, 200, "text/plain", "ok\n");
+  if (path == "/metrics") {
+    MetricsPage page;
+    options_.add_metrics(page);
+    AddMirrorMetrics(page);
+    return SendText(*reply, 200, MetricsPage::kContentType, page.Text());
+  }
+  mirror_->Handle(std::move(request), reply);
+}
+
+void NodeHttp::AddMirrorMetrics(MetricsPage& page) const {
+  const mirror::Stats stats = mirror_->stats();
+  for (size_t kind = 0; kind < stats.requests.size(); ++kind) {
+    for (size_t result = 0; result < stats.requests[kind].size(); ++result) {
+      page.Counter("banyan_mirror_requests_total", "Requests to the registry mirror.",
+                   {{"kind", std::string(mirror::kRequestKindNames[kind])},
+                    {"result", std::string(mirror::kRequestResultNames[result])}},
+                   static_cast<double>(stats.requests[kind][result]));
+    }
+  }
+  const auto bytes = [&](const char* from, uint64_t value) {
+    page.Counter("banyan_mirror_served_bytes_total", "Bytes of blobs served: from the store, or while they came.",
+                 {{"from", from}}, static_cast<double>(value));
+  };
+  bytes("store", stats.hit_bytes);
+  bytes("upstream", stats.miss_bytes);
+  page.Counter("banyan_mirror_upstream_bytes_total", "Bytes of blobs received from registries.",
+               static_cast<double>(stats.upstream_bytes));
+  page.Counter("banyan_mirror_flights_failed_total", "Blobs that no registry could bring whole.",
+               static_cast<double>(stats.flights_failed));
+  page.Gauge("banyan_mirror_flights", "Blobs on their way now.", static_cast<double>(stats.flights_active));
+}
+
+}  // namespace banyan::peer_agent

@@ -1,0 +1,74 @@
+#include "peer-agent/registries.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "net/url.h"
+
+namespace banyan::peer_agent {
+
+Result<std::shared_ptr<net::Repository>> Registries::OpenOne(const net::ImageReference& reference,
+                                                             const net::RepositoryOptions& options) {
+  const std::string key = fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", static_cast<int>(reference.transport),
+                                      reference.host, reference.repository, options.plain_http,
+                                      options.credentials_file, options.ca_file, options.mirrored_registry);
+  std::shared_ptr<net::Repository> dropped;  // its end may take a while: not under the lock
+  const std::lock_guard lock(mutex_);
+  if (shut_down_) return Fail(Code::kCancelled, "the agent is ending");
+  std::erase_if(open_, [](const auto& entry) { return entry.second.expired(); });
+  std::shared_ptr<net::Repository> repository = open_[key].lock();
+  if (!repository) {
+    BANYAN_ASSIGN(repository, net::OpenRepository(reference, options));
+    open_[key] = repository;
+  }
+  if (const auto found = std::find(kept_.begin(), kept_.end(), repository); found != kept_.end()) kept_.erase(found);
+  kept_.push_front(repository);
+  if (kept_.size() > kKept) {
+    dropped = std::move(kept_.back());
+    kept_.pop_back();
+  }
+  return repository;
+}
+
+Result<Origins> Registries::Open(const net::ImageReference& reference, const Access& access) {
+  RegistryConfig config;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = config_.find(reference.host); found != config_.end()) config = found->second;
+  }
+  net::RepositoryOptions options;
+  options.plain_http = access.plain_http || config.plain_http;
+  options.credentials_file = access.credentials_file.empty() ? config.credentials_file : access.credentials_file;
+  options.ca_file = access.ca_file.empty() ? config.ca_file : access.ca_file;
+  Origins origins;
+  for (const std::string& mirror : config.mirrors) {
+    BANYAN_ASSIGN(const net::Url url, net::Url::Parse(mirror));
+    net::ImageReference at_mirror = reference;
+    at_mirror.host = fmt::format("{}:{}", url.host(), url.port());
+    net::RepositoryOptions mirror_options = options;
+    mirror_options.plain_http = !url.secure();
+    mirror_options.mirrored_registry = reference.host;
+    BANYAN_ASSIGN(auto repository, OpenOne(at_mirror, mirror_options));
+    origins.push_back(std::move(repository));
+  }
+  BANYAN_ASSIGN(auto repository, OpenOne(reference, options));
+  origins.push_back(std::move(repository));
+  return origins;
+}
+
+void Registries::Configure(std::map<std::string, RegistryConfig> config) {
+  const std::lock_guard lock(mutex_);
+  config_ = std::move(config);
+}
+
+void Registries::Shutdown() {
+  const std::lock_guard lock(mutex_);
+  shut_down_ = true;
+  for (const auto& [key, weak] : open_) {
+    if (const auto repository = weak.lock()) repository->Shutdown();
+  }
+}
+
+}  // namespace banyan::peer_agent
