@@ -35,6 +35,7 @@ struct LazyChain {
 struct Usage {
   uint64_t bytes = 0;
   uint64_t inodes = 0;
+  friend bool operator==(const Usage&, const Usage&) = default;
 };
 
 // Internally synchronised; every call may block, but on a network only where said.

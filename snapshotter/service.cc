@@ -24,7 +24,12 @@ constexpr int kMaxMessageBytes = 16 << 20;  // containerd's own limit
 constexpr int kMaxThreads = 1024;           // as many calls may wait for mounts at once
 constexpr size_t kInfosPerMessage = 32;     // of labels at their limit: 8 MiB
 
-grpc::Status ToGrpc(const Error& error) { return {static_cast<grpc::StatusCode>(error.code), error.message}; }
+// A message travels as a header, whose size is limited, and may hold a name of any length.
+constexpr size_t kMaxErrorBytes = 1024;
+
+grpc::Status ToGrpc(const Error& error) {
+  return {static_cast<grpc::StatusCode>(error.code), error.message.substr(0, kMaxErrorBytes)};
+}
 grpc::Status ToGrpc(const Status& status) { return status ? grpc::Status::OK : ToGrpc(status.error()); }
 
 Labels FromWire(const google::protobuf::Map<std::string, std::string>& labels) {

@@ -26,9 +26,16 @@ namespace banyan::snapshotter {
 
 namespace {
 
-// A colon is in no name of containerd's own ("<namespace>/<number>/<key>"), so no key can meet such a name.
+// containerd's own names are "<namespace>/<number>/<key>", and a namespace holds no colon.
+constexpr char kClaimedPrefix[] = "banyan:";
 std::string ClaimedName(uint64_t id, const std::string& reference) {
-  return fmt::format("banyan:{}/{}", id, reference);
+  return fmt::format("{}{}/{}", kClaimedPrefix, id, reference);
+}
+
+Status CheckNewName(const std::string& what, const std::string& name) {
+  BANYAN_TRY(CheckName(what, name));
+  if (!name.starts_with(kClaimedPrefix)) return {};
+  return Fail(Code::kInvalidArgument, fmt::format("{} {}: such names are the snapshotter's own", what, name));
 }
 
 Time Now() { return std::chrono::time_point_cast<Time::duration>(std::chrono::system_clock::now()); }
@@ -208,7 +215,7 @@ Result<std::vector<Mount>> Snapshotter::View(const std::string& key, const std::
 
 Result<std::vector<Mount>> Snapshotter::Create(Kind kind, const std::string& key, const std::string& parent,
                                                Labels labels) {
-  BANYAN_TRY(CheckName("key", key));
+  BANYAN_TRY(CheckNewName("key", key));
   if (!parent.empty()) BANYAN_TRY(CheckName("parent", parent));
   BANYAN_TRY(CheckLabels(labels));
   labels = WithoutEmpty(std::move(labels));
@@ -358,6 +365,7 @@ Result<Snapshotter::Ground> Snapshotter::GroundOf(const Record& record) {
 }
 
 Result<std::vector<Mount>> Snapshotter::Mounts(const std::string& key) {
+  BANYAN_TRY(CheckName("key", key));
   const std::optional<Record> record = Find(key);
   if (!record) return NoSuchSnapshot(key);
   if (record->info.kind == Kind::kCommitted) {
@@ -376,7 +384,7 @@ Result<std::vector<Mount>> Snapshotter::Mounts(const std::string& key) {
 // ---- changing and removing
 
 Status Snapshotter::Commit(const std::string& name, const std::string& key, Labels labels) {
-  BANYAN_TRY(CheckName("name", name));
+  BANYAN_TRY(CheckNewName("name", name));
   BANYAN_TRY(CheckName("key", key));
   BANYAN_TRY(CheckLabels(labels));
   if (!Find(key)) return NoSuchSnapshot(key);
@@ -474,14 +482,19 @@ std::optional<Record> Snapshotter::Find(const std::string& name) const {
 }
 
 std::optional<Record> Snapshotter::FindReference(const std::string& reference, const std::string& parent) const {
-  MutexLock lock(mutex_);
-  for (const auto& [name, entry] : entries_) {
-    const SnapshotInfo& info = entry.record.info;
-    if (info.kind == Kind::kCommitted && info.parent == parent && ReferenceOf(info.labels) == reference) {
-      return entry.record;
+  std::vector<Record> found;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [name, entry] : entries_) {
+      const SnapshotInfo& info = entry.record.info;
+      if (info.kind != Kind::kCommitted || info.parent != parent || ReferenceOf(info.labels) != reference) continue;
+      found.push_back(entry.record);
     }
   }
-  return std::nullopt;
+  const auto usable = std::find_if(found.begin(), found.end(), [&](const Record& record) {
+    return record.chain || IsDirectory(DirectoryOf(record.id) + "/fs");
+  });
+  return usable == found.end() ? std::nullopt : std::optional(*usable);
 }
 
 Result<SnapshotInfo> Snapshotter::Stat(const std::string& key) const {

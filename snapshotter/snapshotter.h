@@ -132,7 +132,8 @@ class Snapshotter {
 
   Result<Pin> PinParent(const std::string& parent);
   std::optional<Record> Find(const std::string& name) const;
-  // A committed one with that reference and parent.
+  // A committed one with that reference and parent, claimed or unpacked earlier (for another namespace, say), whose
+  // files are there.
   std::optional<Record> FindReference(const std::string& reference, const std::string& parent) const;
   // `record`'s parent is pinned by the caller.
   Result<Ground> GroundOf(const Record& record);
