@@ -18,9 +18,8 @@ struct ResolvedManifest {
   std::string upstream;    // its name
   std::string repository;  // there
   std::string reference;   // the tag, or the digest's text
-  Digest digest;
-  std::string media_type;
-  std::string body;
+  std::shared_ptr<const net::RawManifest> manifest;
+  bool fetched = false;  // from the upstream just now; else it was known
 };
 
 struct BlobAsk {
@@ -40,8 +39,8 @@ struct Hooks {
   std::function<void(const net::HttpRequest& request, const std::string& upstream, const Route& route,
                      std::shared_ptr<net::HttpReply> reply, Proceed proceed)>
       authorise;
-  // A worker's thread: a manifest was fetched from an upstream, or a tag was found to mean another one; it is in the
-  // store (unless the disk is full) and has been answered.
+  // Any thread, must not block: a manifest was answered, to a GET or a HEAD. One that was fetched can be had from the
+  // mirror by its digest from now on.
   std::function<void(const ResolvedManifest&)> on_manifest;
   // A worker's thread: descriptors (JSON objects as text) to put before the upstream's referrers of `subject`; filtered
   // by artifact type and rid of duplicates by the mirror.

@@ -79,6 +79,7 @@ Result<std::shared_ptr<net::Repository>> Upstream::Handle(size_t endpoint, const
                                                           const Identity& identity) {
   std::vector<std::shared_ptr<net::Repository>> closed;  // destroyed outside the lock: it joins a thread
   const std::scoped_lock lock(mutex_);
+  if (shut_down_) return Fail(Code::kCancelled, "the mirror is being stopped");
   const Key key{endpoint, repository, identity};
   if (const auto found = by_key_.find(key); found != by_key_.end()) {
     handles_.splice(handles_.begin(), handles_, found->second);
@@ -141,6 +142,17 @@ Status Upstream::Try(const std::string& repository, const Identity& identity, co
   if (trouble) return Fail(*trouble);
   if (first) return Fail(*first);
   return Fail(Code::kUnavailable, fmt::format("upstream {}: it failed a moment ago, and is left alone", options_.name));
+}
+
+void Upstream::Shutdown() {
+  Handles handles;
+  {
+    const std::scoped_lock lock(mutex_);
+    shut_down_ = true;
+    by_key_.clear();
+    handles.swap(handles_);
+  }
+  for (const auto& [key, repository] : handles) repository->Shutdown();
 }
 
 Result<std::shared_ptr<net::Repository>> Upstream::Open(const std::string& repository, const Identity& identity) {

@@ -59,6 +59,9 @@ class Upstream {
   Upstream(UpstreamOptions options, size_t repositories);
   ~Upstream();
 
+  // Ends what is under way with kCancelled, and all later calls.
+  void Shutdown();
+
   const std::string& name() const { return options_.name; }
   const UpstreamOptions& options() const { return options_; }
   // For calls that are short, and for those that last as long as a blob.
@@ -96,6 +99,7 @@ class Upstream {
   const size_t max_handles_;
   std::vector<std::unique_ptr<Endpoint>> endpoints_;
   std::mutex mutex_;
+  bool shut_down_ = false;                   // guarded by mutex_
   Handles handles_;                          // guarded by mutex_; the most recently used first
   std::map<Key, Handles::iterator> by_key_;  // guarded by mutex_
   Workers calls_;

@@ -14,7 +14,9 @@ constexpr std::chrono::seconds kIdle{5};
 Workers::Workers(uint32_t max_threads, size_t max_queued)
     : max_threads_(max_threads > 0 ? max_threads : 1), max_queued_(max_queued) {}
 
-Workers::~Workers() {
+Workers::~Workers() { Stop(); }
+
+void Workers::Stop() {
   std::unique_lock lock(mutex_);
   stopping_ = true;
   wake_.notify_all();

@@ -16,13 +16,15 @@ namespace banyan::mirror {
 class Workers {
  public:
   Workers(uint32_t max_threads, size_t max_queued);
-  // Runs what is queued, and waits for it.
+  // Stop()s.
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  // False when the queue is full: the task was not taken. Tasks must not throw.
+  // False when the queue is full, or after Stop(): the task was not taken. Tasks must not throw.
   [[nodiscard]] bool Post(std::function<void()> task);
+  // Takes no more, runs what is queued, and waits for it. Not from a task.
+  void Stop();
 
  private:
   void Work();

@@ -1,5 +1,6 @@
 #include "net/http_server.h"
 
+#include <signal.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
@@ -453,6 +454,10 @@ bool Connection::SendFilePiece() {
     const ssize_t count = ::sendfile(socket_.native_handle(), file.fd, &offset, wanted);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) return false;
+    if (count < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+      Close();
+      return false;
+    }
     if (count <= 0) {  // an error, or a file that is shorter than was announced
       spdlog::warn("http server: sendfile at {}: {}", file.range.begin,
                    count < 0 ? strerror(errno) : "the file ends early");
@@ -590,6 +595,11 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& o
   impl->Accept();
   for (uint32_t i = 0; i < std::max(options.threads, 1u); ++i) {
     impl->threads.emplace_back([raw = impl.get()] {
+      // sendfile(2) to a client that has gone raises SIGPIPE on this thread, and has no flag against it.
+      sigset_t pipe;
+      ::sigemptyset(&pipe);
+      ::sigaddset(&pipe, SIGPIPE);
+      ::pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
       const auto work = asio::make_work_guard(raw->context);
       while (!raw->stopped) raw->context.run();
     });

@@ -38,8 +38,10 @@ class Fill final : public BlobFill {
         blob_bytes_(blob_bytes),
         reserved_(reserved) {}
 
-  ~Fill() override {
-    if (committed_) return;
+  ~Fill() override { Close(); }
+
+  void Close() override {
+    if (std::exchange(closed_, true) || committed_) return;
     uint64_t kept = bytes();
     if (discarded_ || kept < WholeBlobs::kLeastPartialBytes) {
       if (Status removed = core_->disk().Remove(path_); !removed) spdlog::warn("{}", removed.error().message);
@@ -82,6 +84,20 @@ class Fill final : public BlobFill {
   uint64_t bytes() const override { return bytes_.load(std::memory_order_acquire); }
   int fd() const override { return fd_.get(); }
 
+  Status Expect(uint64_t blob_bytes) override {
+    if (bytes() > blob_bytes) {
+      discarded_ = true;
+      return Fail(Code::kDataLoss,
+                  fmt::format("blob {}: {} bytes of {} are here", digest_.ToString(), bytes(), blob_bytes));
+    }
+    if (blob_bytes > reserved_) {
+      BANYAN_TRY(blobs_.Reserve(digest_, blob_bytes - reserved_));
+      reserved_ = blob_bytes;
+    }
+    blob_bytes_ = blob_bytes;
+    return {};
+  }
+
   Status Append(std::span<const std::byte> data) override {
     BANYAN_TRY(CheckOpen());
     const uint64_t at = bytes();
@@ -118,7 +134,7 @@ class Fill final : public BlobFill {
   }
 
   Status Commit() override {
-    if (!right_ || committed_) {
+    if (!right_ || committed_ || closed_) {
       return Fail(Code::kFailedPrecondition,
                   fmt::format("blob {}: not checked, or stored already", digest_.ToString()));
     }
@@ -142,7 +158,7 @@ class Fill final : public BlobFill {
  private:
   Status CheckOpen() const {
     if (core_->closed()) return Fail(Code::kFailedPrecondition, "the store is closed");
-    if (finished_ || discarded_) {
+    if (finished_ || discarded_ || closed_) {
       return Fail(Code::kFailedPrecondition, fmt::format("blob {}: this fill has ended", digest_.ToString()));
     }
     return {};
@@ -152,7 +168,7 @@ class Fill final : public BlobFill {
   WholeBlobs& blobs_;
   const Digest digest_;
   const std::string path_;
-  const std::optional<uint64_t> blob_bytes_;
+  std::optional<uint64_t> blob_bytes_;
   uint64_t reserved_;
   UniqueFd fd_;
   Sha256 hash_;
@@ -161,6 +177,7 @@ class Fill final : public BlobFill {
   bool right_ = false;
   bool discarded_ = false;
   bool committed_ = false;
+  bool closed_ = false;
 };
 
 Result<std::unique_ptr<BlobFill>> WholeBlobs::Begin(const Digest& digest, std::optional<uint64_t> blob_bytes) {

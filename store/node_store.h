@@ -107,6 +107,9 @@ class BlobFill {
   // kResourceExhausted when neither eviction nor the disk gives the room: nothing was appended, what there is can still
   // be read. kDataLoss: more bytes than the blob has.
   virtual Status Append(std::span<const std::byte> data) = 0;
+  // Now the size is known. kResourceExhausted: no room for all of it; nothing changed. kDataLoss: there is more
+  // already, and nothing of it will be kept.
+  virtual Status Expect(uint64_t blob_bytes) = 0;
   // All bytes are here: checks their digest. kDataLoss when it is wrong, and nothing of it will be kept; also when
   // bytes are missing.
   virtual Status Finish() = 0;
@@ -114,6 +117,8 @@ class BlobFill {
   virtual Status Commit() = 0;
   // Nothing is to be kept.
   virtual void Discard() = 0;
+  // Ends the fill now, as its destruction would: another may begin. What was readable stays so.
+  virtual void Close() = 0;
 };
 
 struct StoreUsage {
