@@ -160,7 +160,7 @@ start_node_agent() {
   AGENT_CONFIG=$WORK/peer-agent.toml
   {
     printf 'data_root = "%s"\n' "$DATA_ROOT"
-    printf 'keeper = "%s"\n' "$WORK/keeper.sock"
+    printf 'keeper_socket = "%s"\n' "$WORK/keeper.sock"
     printf '[snapshotter]\nsocket = "%s"\n' "$SNAPSHOTTER_SOCKET"
     printf '[mirror]\naddress = "%s"\n' "$MIRROR"
     [[ -z ${REGISTRY:-} ]] || printf '[registries."%s"]\nplain_http = true\n' "$REGISTRY"
