@@ -63,9 +63,9 @@ std::vector<std::string> NamesIn(const std::string& directory) {
   return names;
 }
 
-// With that mode whatever the umask is; may be there already.
+// With that mode whatever the umask is. One that is there already is left alone: a chain may be mounted on it.
 Status MakeDirectoryWithMode(const std::string& path, mode_t mode) {
-  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return FailErrno("make " + path, errno);
+  if (::mkdir(path.c_str(), mode) != 0) return errno == EEXIST ? Status{} : FailErrno("make " + path, errno);
   if (::chmod(path.c_str(), mode) != 0) return FailErrno("chmod " + path, errno);
   return {};
 }
