@@ -1,8 +1,12 @@
 #include "store/whole_blobs.h"
 
+#include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -256,6 +260,63 @@ TEST_F(RawBlobTest, NotesAreKept) {
   const auto store = Open();
   EXPECT_EQ(store->GetNote("tag").value(), "means this");
   EXPECT_EQ(store->GetNote("gone").error().code, Code::kNotFound);
+}
+
+// Run by the test below as a process of its own, which is killed.
+TEST(RawBlobKillTest, DISABLED_Victim) {
+  NodeStore::Options options;
+  options.root = ::getenv("BANYAN_STORE_ROOT");
+  const auto store = NodeStore::Open(options).value();
+  std::mt19937_64 random(99);
+  const std::vector<std::byte> data = RandomBytes(random, 64 * kMiB);
+  const auto fill = store->BeginBlob(Digest::Of(data), data.size()).value();
+  ASSERT_TRUE(OpenFile(options.root + ".ready", O_WRONLY | O_CREAT));
+  for (uint64_t at = fill->bytes(); at < data.size(); at += 50000) {
+    const size_t count = std::min<uint64_t>(50000, data.size() - at);
+    ASSERT_TRUE(fill->Append(std::span(data).subspan(at, count)));
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  while (true) ::pause();
+}
+
+TEST(RawBlobKillTest, AFillThatWasKilledIsResumedAndRight) {
+  const TempDir dir = TempDir::Make("banyan-raw-kill").value();
+  const std::string root = dir.path() + "/store";
+  std::mt19937_64 random(99);
+  const std::vector<std::byte> data = RandomBytes(random, 64 * kMiB);
+  const Digest digest = Digest::Of(data);
+  uint64_t resumed = 0;
+  for (int round = 0; round < 4; ++round) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ::setenv("BANYAN_STORE_ROOT", root.c_str(), 1);
+      ::execl("/proc/self/exe", "store_test", "--gtest_filter=RawBlobKillTest.DISABLED_Victim",
+              "--gtest_also_run_disabled_tests", "--gtest_brief=1", nullptr);
+      ::_exit(127);
+    }
+    for (int i = 0; i < 6000 && ::access((root + ".ready").c_str(), F_OK) != 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    std::filesystem::remove(root + ".ready");
+    std::this_thread::sleep_for(std::chrono::milliseconds(30 + random() % 50));
+    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself";
+    const auto store = NodeStore::Open({.root = root}).value();
+    EXPECT_FALSE(store->OpenBlob(digest));
+    const auto fill = store->BeginBlob(digest, data.size()).value();
+    EXPECT_GE(fill->bytes(), resumed);
+    resumed = fill->bytes();
+  }
+  EXPECT_GT(resumed, kMiB);
+  const auto store = NodeStore::Open({.root = root}).value();
+  const auto fill = store->BeginBlob(digest, data.size()).value();
+  ASSERT_TRUE(fill->Append(std::span(data).subspan(fill->bytes())));
+  ASSERT_TRUE(fill->Finish());
+  ASSERT_TRUE(fill->Commit());
+  EXPECT_EQ(store->BlobBytes(digest), data.size());
 }
 
 // The index speaks of no raw blob whose bytes the power cut took.

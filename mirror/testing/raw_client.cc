@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <vector>
 
 namespace banyan::mirror::testing {
 
@@ -57,10 +56,9 @@ void Connection::Send(const std::string& method, const std::string& target, cons
 }
 
 bool Connection::Receive() {
-  std::vector<char> buffer(256 * 1024);
-  const ssize_t count = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+  const ssize_t count = ::recv(fd_.get(), buffer_.data(), buffer_.size(), 0);
   if (count <= 0) return false;
-  input_.append(buffer.data(), static_cast<size_t>(count));
+  input_.append(buffer_.data(), static_cast<size_t>(count));
   return true;
 }
 
@@ -90,6 +88,28 @@ std::string Connection::ReadBody(size_t limit) {
   std::string body = input_.substr(0, limit);
   input_.erase(0, limit);
   return body;
+}
+
+uint64_t Connection::SkipBody(uint64_t limit) {
+  uint64_t skipped = 0;
+  while (skipped < limit) {
+    if (input_.empty() && !Receive()) break;
+    const size_t count = std::min<uint64_t>(input_.size(), limit - skipped);
+    input_.erase(0, count);
+    skipped += count;
+  }
+  return skipped;
+}
+
+bool Connection::BodyIs(std::string_view expected) {
+  while (!expected.empty()) {
+    if (input_.empty() && !Receive()) return false;
+    const size_t count = std::min(input_.size(), expected.size());
+    if (expected.compare(0, count, input_, 0, count) != 0) return false;
+    expected.remove_prefix(count);
+    input_.erase(0, count);
+  }
+  return true;
 }
 
 Answer Ask(uint16_t port, const std::string& method, const std::string& target, const std::string& headers) {

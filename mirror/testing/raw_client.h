@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "common/unique_fd.h"
 
@@ -28,12 +30,17 @@ class Connection {
   Answer ReadHead();
   // At most `limit` bytes of the body as it is on the wire; less at its end.
   std::string ReadBody(size_t limit);
+  // Reads as much and throws it away; how much that was.
+  uint64_t SkipBody(uint64_t limit);
+  // Whether the next bytes are these; holds few of them at a time.
+  bool BodyIs(std::string_view expected);
 
  private:
   bool Receive();
 
   UniqueFd fd_;
   std::string input_;
+  std::vector<char> buffer_ = std::vector<char>(256 * 1024);
 };
 
 Answer Ask(uint16_t port, const std::string& method, const std::string& target, const std::string& headers);
