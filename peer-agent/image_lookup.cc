@@ -115,7 +115,9 @@ void ImageLookup::Run(const std::string& key, net::ImageReference reference) {
 
 Result<std::shared_ptr<const FoundImage>> ImageLookup::Resolve(const net::ImageReference& reference) {
   auto found = std::make_shared<FoundImage>();
-  found->reference = reference.ToString();
+  net::ImageReference name = reference;
+  if (!name.tag.empty()) name.digest.reset();  // what the tag meant is in manifest_digest
+  found->reference = name.ToString();
   found->began = std::chrono::system_clock::now();
   found->began_steady = steady_clock::now();
   BANYAN_ASSIGN(const Origins origins, registries_.Open(reference, {}));
