@@ -40,11 +40,11 @@ mounts_below() {
 # Processes with an argument that names a path in the directory: the agents and keepers of data roots there.
 processes_of() {
   local file pid
-  for file in /proc/[0-9]*/cmdline; do
+  # Arguments in cmdline end with NUL, as -z takes lines to do.
+  grep -lzE "^(--[a-z-]+=)?$1(/|\$)" /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
     pid=${file#/proc/}; pid=${pid%/cmdline}
-    [[ $pid == "$$" || $pid == "$BASHPID" ]] && continue
-    if tr '\0' '\n' <"$file" 2>/dev/null | grep -E "^(--[a-z-]+=)?$1(/|\$)" >/dev/null; then echo "$pid"; fi
-  done 2>/dev/null
+    [[ $pid == "$$" || $pid == "$BASHPID" ]] || echo "$pid"
+  done
 }
 
 # Ends the keeper and the agent of the data roots below a directory (default: $WORK).
