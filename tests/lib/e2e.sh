@@ -44,7 +44,7 @@ processes_of() {
   grep -lzE "^(--[a-z-]+=)?$1(/|\$)" /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
     pid=${file#/proc/}; pid=${pid%/cmdline}
     [[ $pid == "$$" || $pid == "$BASHPID" ]] || echo "$pid"
-  done
+  done || true  # none, or some ended meanwhile
 }
 
 # Ends the keeper and the agent of the data roots below a directory (default: $WORK).
