@@ -333,6 +333,20 @@ TEST_F(MirrorTest, UpstreamsAreChosenByNsByPrefixOrByDefault) {
   EXPECT_EQ(other->requests().back().target, "/v2/app/blobs/" + more.ToString());
 }
 
+TEST_F(MirrorTest, AnEndpointThatIsAMirrorItselfIsToldWhichRegistryIsMeant) {
+  registry_ = FakeRegistry::Start({}).value();
+  UpstreamOptions upstream;
+  upstream.name = "up.example";
+  upstream.endpoints = {{.host = registry_->host(), .plain_http = true, .is_mirror = true}};
+  options_.upstreams = {upstream};
+  options_.default_upstream = "up.example";
+  StartMirror();
+  const Digest digest = registry_->AddBlob("content");
+  EXPECT_EQ(Get(BlobPath(digest)).body, "content");
+  ASSERT_EQ(registry_->requests().size(), 1U);
+  EXPECT_THAT(registry_->requests()[0].target, HasSubstr("ns=up.example"));
+}
+
 TEST_F(MirrorTest, ManifestsByTagAreRevalidatedAndServedStale) {
   options_.tag_lifetime = std::chrono::milliseconds(0);
   Start();

@@ -89,6 +89,7 @@ Result<std::shared_ptr<net::Repository>> Upstream::Handle(size_t endpoint, const
   net::RepositoryOptions options;
   options.plain_http = place.plain_http;
   options.ca_file = place.ca_file;
+  if (place.is_mirror) options.mirrored_registry = options_.name;
   options.connect_timeout_ms = static_cast<uint32_t>(options_.connect_timeout.count());
   options.stall_timeout_ms = static_cast<uint32_t>(options_.stall_timeout.count());
   options.attempts = options_.attempts;

@@ -29,6 +29,7 @@ struct EndpointOptions {
   std::string host;         // "registry-1.docker.io", "10.0.0.7:5000"
   bool plain_http = false;  // loopback hosts are tried with plain HTTP by themselves
   std::string ca_file;      // empty: the system's
+  bool is_mirror = false;   // it stands before many registries: requests carry `ns=<the upstream's name>`
 };
 
 struct UpstreamOptions {
