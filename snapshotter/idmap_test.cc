@@ -129,6 +129,9 @@ TEST_F(IdMapTest, MountsMakesAgainWhatARebootTookAway) {
   for (const auto& entry : lazyfs::ParseMountInfo(*ReadFile("/proc/self/mountinfo")))
     clones += entry.mount_point == clone;
   EXPECT_EQ(clones, 1u);
+  ASSERT_TRUE((*bench_)->Remove("container").has_value());
+  ASSERT_TRUE((*bench_)->Cleanup().has_value());
+  EXPECT_FALSE(std::filesystem::exists(clone));
 }
 
 TEST_F(IdMapTest, RefusesWithAReasonWhereTheFileSystemCannot) {
