@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib/containerd.sh"
 agent_mounts() { banyan --json info | jq .mounts; }
 agent_rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$AGENT_PID/status"; }
 
-# variants COUNT: lazy/v0:1 … are converted: the base image with a small layer of its own each.
+# variants COUNT: lazy/v:0 … are converted: the base image with a small layer of its own each.
 variants() {
   local i layout base
   base=$("$SOURCE_DIR/tests/images/make_image.sh" base)
@@ -25,8 +25,8 @@ variants() {
     layer=$(jq -r '.layers[0].digest' "$base/blobs/${manifest/://}")
     cp --reflink=auto "$base/blobs/${layer/://}" "$layout/base.tar.gz"
     python3 -B "$SOURCE_DIR/tests/images/oci_layout.py" "$layout/oci" v --cmd /bin/sh "$layout/base.tar.gz" "$layout/layer.tar.gz"
-    push_image "oci:$layout/oci:v" "lazy/v$i:1"
-    convert_image "lazy/v$i:1"
+    push_image "oci:$layout/oci:v" "lazy/v:$i"
+    convert_image "lazy/v:$i"
     rm -rf "$layout"
   done
 }
@@ -58,8 +58,8 @@ images() {
   start_node_agent
   start_containerd banyan
   for ((i = 0; i < count; ++i)); do
-    pull_cri "lazy/v$i:1" >/dev/null
-    cri start "$REGISTRY/lazy/v$i:1" --name "v$i" -- sh -c 'cat /variant/number; sleep 600' >"$WORK/started.$i"
+    pull_cri "lazy/v:$i" >/dev/null
+    cri start "$REGISTRY/lazy/v:$i" --name "v$i" -- sh -c 'cat /variant/number; sleep 600' >"$WORK/started.$i"
   done
   for ((i = 0; i < count; ++i)); do
     wait_for 30 bash -c "[[ \$('$CRI_CLIENT' --socket '$CONTAINERD_SOCKET' logs $(cut -d' ' -f2 "$WORK/started.$i")) == $i ]]" || fail "image $i: wrong or no output"
@@ -93,14 +93,14 @@ pulls() {
   line=$(registry_log_lines)
   for ((i = 0; i < 20; ++i)); do
     # Each image by two clients at once.
-    pull_cri "lazy/v$((i / 2)):1" >"$WORK/pull.$i" 2>&1 &
+    pull_cri "lazy/v:$((i / 2))" >"$WORK/pull.$i" 2>&1 &
     pids+=($!)
   done
   for ((i = 0; i < 20; ++i)); do wait "${pids[i]}" || fail "pull $i: $(cat "$WORK/pull.$i")"; done
   sleep 0.3
   for ((i = 0; i < 10; ++i)); do
-    [[ $(layers_fetched "lazy/v$i:1" "$line") == 0 ]] || fail "original layers of v$i were downloaded"
-    [[ $(run_container "lazy/v$i:1" -- cat /variant/number) == "$i" ]] || fail "v$i: wrong contents"
+    [[ $(layers_fetched "lazy/v:$i" "$line") == 0 ]] || fail "original layers of v$i were downloaded"
+    [[ $(run_container "lazy/v:$i" -- cat /variant/number) == "$i" ]] || fail "v$i: wrong contents"
   done
 }
 

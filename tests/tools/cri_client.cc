@@ -142,9 +142,9 @@ class Client {
     const cri::PodSandboxConfig pod_config = PodConfig();
     const std::string pod = RunPod(pod_config);
     timing.Mark("pod");
-    int exit_code = kExitRefused;
+    const std::string container = CreateAndStart(pod, pod_config, timing);
+    int exit_code = 0;
     try {
-      const std::string container = CreateAndStart(pod, pod_config, timing);
       exit_code = Follow(container, timing);
     } catch (const Refused&) {
       RemovePod(pod);
