@@ -78,6 +78,8 @@ struct OpenedImage {
 Result<OpenedImage> OpenImage(const GlobalOptions& globals, const std::string& reference, bool create = false);
 
 void AddConvertCommand(CLI::App& app, GlobalOptions& globals);
+void AddKeysCommand(CLI::App& app, GlobalOptions& globals);
+void AddConversionsCommand(CLI::App& app, GlobalOptions& globals);
 void AddInspectCommand(CLI::App& app, GlobalOptions& globals);
 void AddVerifyCommand(CLI::App& app, GlobalOptions& globals);
 void AddExtractCommand(CLI::App& app, GlobalOptions& globals);

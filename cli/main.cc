@@ -47,6 +47,8 @@ int Main(int argc, char** argv) {
   app.footer(kFooter);
   AddGlobalOptions(app, globals);
   AddConvertCommand(app, globals);
+  AddConversionsCommand(app, globals);
+  AddKeysCommand(app, globals);
   AddInspectCommand(app, globals);
   AddVerifyCommand(app, globals);
   AddExtractCommand(app, globals);
