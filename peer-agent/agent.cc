@@ -74,6 +74,7 @@ Result<std::unique_ptr<Agent>> Agent::Start(Options options) {
 Status Agent::OpenNode() {
   const Config& config = options_.config;
   const std::string& root = config.data_root;
+  BANYAN_TRY(trust_.Configure(config.trusted_keys, config.min_converter_version));
   BANYAN_TRY(MakeDirectories(root, 0755));
   executor_ = std::make_unique<ThreadPool>(std::max(2U, std::thread::hardware_concurrency()));
   timer_ = std::make_unique<fetch::ThreadTimer>();
@@ -112,6 +113,7 @@ Status Agent::OpenNode() {
                                              .documents = *documents_,
                                              .registries = *registries_,
                                              .mounts = *mounts_,
+                                             .trust = trust_,
                                              .patience = config.read_timeout}));
   return {};
 }
@@ -124,6 +126,7 @@ Status Agent::ServeContainerd() {
                              .documents = *documents_,
                              .registries = *registries_,
                              .starts = *starts_,
+                             .trust = trust_,
                              .store = *store_},
       ContainerImages::Options{.lookup_timeout = config.lookup_timeout,
                                .form = config.form,
@@ -378,6 +381,9 @@ Result<proto::agent::DropReply> Agent::Drop(const std::string& name) { return im
 void Agent::Reload(const Config& config) {
   spdlog::set_level(spdlog::level::from_str(config.log_level));
   registries_->Configure(config.registries);
+  if (Status status = trust_.Configure(config.trusted_keys, config.min_converter_version); !status) {
+    spdlog::error("the trusted keys stay as they are: {}", status.error().message);
+  }
   if (container_images_) container_images_->set_lookup_timeout(config.lookup_timeout);
 }
 
@@ -412,6 +418,8 @@ void Agent::AddMetrics(MetricsPage& page) {
   page.Gauge("banyan_store_bytes", "Disk space used by the store.", {{"kind", "blobs"}}, number(usage.blob_bytes));
   page.Gauge("banyan_store_bytes", "Disk space used by the store.", {{"kind", "devices"}}, number(usage.device_bytes));
   page.Gauge("banyan_store_budget_bytes", "Disk space that the store may use.", number(usage.budget_bytes));
+  page.Counter("banyan_artifacts_refused_total", "Artifacts that no trusted key signed, or of a revoked converter.",
+               number(trust_.refused()));
   page.Gauge("banyan_mounts", "Images mounted.", number(mount_count()));
   if (snapshotter_) page.Gauge("banyan_snapshots", "Snapshots kept for containerd.", number(snapshotter_->count()));
 }

@@ -27,6 +27,7 @@
 #include "peer-agent/node_http.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/start_log.h"
+#include "peer-agent/trust.h"
 #include "proto/agent.pb.h"
 #include "snapshotter/service.h"
 #include "snapshotter/snapshotter.h"
@@ -64,8 +65,8 @@ class Agent {
   Status Pin(const std::string& name, bool pinned);
   Result<proto::agent::DropReply> Drop(const std::string& name);
 
-  // Takes what may change while it runs (log level, registries, look-up timeout) from a configuration that was read
-  // again.
+  // Takes what may change while it runs (log level, registries, trusted keys, look-up timeout) from a configuration
+  // that was read again.
   void Reload(const Config& config);
   // Unmounts what belongs to processes that have gone. To be called now and then.
   void ReapOrphans();
@@ -88,6 +89,7 @@ class Agent {
   const std::string control_socket_;
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   // Constant after Start(). Declared in the order of their dependence: later ones are destroyed first.
+  Trust trust_;
   std::unique_ptr<ThreadPool> executor_;
   std::unique_ptr<fetch::ThreadTimer> timer_;
   std::unique_ptr<store::NodeStore> store_;

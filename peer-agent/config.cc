@@ -69,6 +69,16 @@ void Declare(Config& config, ConfigSchema& schema) {
              "host:port of the registry mirror for this node's containerd (hosts.toml), with /metrics, /healthz and\n"
              "/readyz; empty: off. Loopback, unless everyone who reaches it may read every image.",
              &config.mirror_address);
+  schema.Add(
+      "trust.keys",
+      "Public keys (PEM files, `banyan keys`) of the converters that this node follows. An artifact beside an image\n"
+      "that none of them signed counts as absent: the image is pulled as usual. Empty: all are followed.\n"
+      "Reloaded by SIGHUP.",
+      &config.trusted_keys);
+  schema.Add(
+      "trust.min_converter_version",
+      "Artifacts of older converters (\"banyan 0.1.0\") count as absent. Empty: none is too old. Reloaded by SIGHUP.",
+      &config.min_converter_version);
   schema.AddTables(
       "registries", "One registry; the host as it stands in image names. Reloaded by SIGHUP.", "registry.example",
       [&config](const std::string& name, ConfigSchema& table) { DeclareRegistry(config.registries[name], table); });

@@ -34,7 +34,9 @@ struct Config {
   std::string snapshotter_socket;  // empty: off
   std::string snapshotter_root;    // empty: <data_root>/snapshots
   std::chrono::milliseconds lookup_timeout{3000};
-  std::string mirror_address;  // "host:port"; empty: off
+  std::string mirror_address;             // "host:port"; empty: off
+  std::vector<std::string> trusted_keys;  // PEM files
+  std::string min_converter_version;      // empty: any
   std::map<std::string, RegistryConfig> registries;
 };
 

@@ -31,7 +31,7 @@ uint64_t Micros(steady_clock::duration duration) {
 ContainerImages::ContainerImages(Parts parts, Options options)
     : parts_(parts),
       options_(std::move(options)),
-      lookup_(parts.registries, parts.documents),
+      lookup_(parts.registries, parts.documents, parts.trust),
       lookup_timeout_(options_.lookup_timeout),
       warmers_(kWarmers) {}
 

@@ -17,6 +17,7 @@
 #include "peer-agent/mounts.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/start_log.h"
+#include "peer-agent/trust.h"
 #include "snapshotter/lazy_images.h"
 #include "store/node_store.h"
 
@@ -37,6 +38,7 @@ class ContainerImages final : public snapshotter::LazyImages {
     Documents& documents;
     Registries& registries;
     StartLog& starts;
+    Trust& trust;
     store::NodeStore& store;
   };
 

@@ -31,8 +31,8 @@ std::vector<Digest> ChainIds(const image_format::ImageMap& map) {
 
 }  // namespace
 
-ImageLookup::ImageLookup(Registries& registries, Documents& documents, Options options)
-    : registries_(registries), documents_(documents), options_(options) {}
+ImageLookup::ImageLookup(Registries& registries, Documents& documents, Trust& trust, Options options)
+    : registries_(registries), documents_(documents), trust_(trust), options_(options) {}
 
 ImageLookup::~ImageLookup() {
   std::vector<std::thread> threads;
@@ -124,7 +124,7 @@ Result<std::shared_ptr<const FoundImage>> ImageLookup::Resolve(const net::ImageR
   const std::string selector = reference.digest ? reference.digest->ToString() : reference.tag;
   Result<fetch::ResolvedImage> image = Fail(Code::kNotFound, "no origin");
   for (const auto& origin : origins) {
-    image = fetch::ResolveImage(*origin, selector);
+    image = fetch::ResolveImage(*origin, selector, {}, [this](const auto& artifact) { return trust_.Check(artifact); });
     if (image && image->artifact) break;
   }
   if (!image) return Fail(image.error());

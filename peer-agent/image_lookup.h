@@ -22,6 +22,7 @@
 #include "net/repository.h"
 #include "peer-agent/documents.h"
 #include "peer-agent/registries.h"
+#include "peer-agent/trust.h"
 
 namespace banyan::peer_agent {
 
@@ -47,9 +48,10 @@ class ImageLookup {
     size_t max_remembered = 4096;
   };
 
-  // Both borrowed.
-  ImageLookup(Registries& registries, Documents& documents, Options options);
-  ImageLookup(Registries& registries, Documents& documents) : ImageLookup(registries, documents, Options()) {}
+  // All borrowed.
+  ImageLookup(Registries& registries, Documents& documents, Trust& trust, Options options);
+  ImageLookup(Registries& registries, Documents& documents, Trust& trust)
+      : ImageLookup(registries, documents, trust, Options()) {}
   // Waits for look-ups under way (a registry client's time-outs at most).
   ~ImageLookup();
 
@@ -72,6 +74,7 @@ class ImageLookup {
 
   Registries& registries_;
   Documents& documents_;
+  Trust& trust_;
   const Options options_;
   std::mutex mutex_;
   std::condition_variable ended_;

@@ -39,11 +39,12 @@ class ImageLookupTest : public ::testing::Test {
   std::unique_ptr<store::NodeStore> store_;
   Registries registries_;
   std::unique_ptr<Documents> documents_;
+  Trust trust_;
 };
 
 TEST_F(ImageLookupTest, FindsAConvertedImageAndItsChain) {
   const TestImage image = AddTestImage(*registry_, "1", 3);
-  ImageLookup lookup(registries_, *documents_);
+  ImageLookup lookup(registries_, *documents_, trust_);
   const auto found = lookup.Find(Reference("1"), image.manifest_digest, 10s);
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(found->manifest_digest, image.manifest_digest);
@@ -57,7 +58,7 @@ TEST_F(ImageLookupTest, FindsAConvertedImageAndItsChain) {
 TEST_F(ImageLookupTest, AHundredAsksAreOneLookUp) {
   const TestImage image = AddTestImage(*registry_, "1", 2);
   registry_->AddFault({.path_contains = "/referrers/", .kind = Fault::Kind::kDelay, .delay = 200ms, .times = 1});
-  ImageLookup lookup(registries_, *documents_);
+  ImageLookup lookup(registries_, *documents_, trust_);
   std::vector<std::thread> askers;
   std::atomic<int> found = 0;
   for (int i = 0; i < 100; ++i) {
@@ -71,7 +72,7 @@ TEST_F(ImageLookupTest, AHundredAsksAreOneLookUp) {
 
 TEST_F(ImageLookupTest, AbsenceIsRememberedForAWhileOnly) {
   const TestImage image = AddTestImage(*registry_, "1", 1, 300'000, false);
-  ImageLookup lookup(registries_, *documents_, {.remember_absence = 100ms});
+  ImageLookup lookup(registries_, *documents_, trust_, {.remember_absence = 100ms});
   EXPECT_EQ(lookup.Find(Reference("1"), image.manifest_digest, 10s), nullptr);
   EXPECT_EQ(lookup.Find(Reference("1"), image.manifest_digest, 10s), nullptr);
   EXPECT_EQ(Requests("/referrers/"), 1U);
@@ -83,7 +84,7 @@ TEST_F(ImageLookupTest, AbsenceIsRememberedForAWhileOnly) {
 TEST_F(ImageLookupTest, ASilentRegistryHoldsNobodyUpAndItsLateAnswerCounts) {
   const TestImage image = AddTestImage(*registry_, "1", 1);
   registry_->AddFault({.path_contains = "/referrers/", .kind = Fault::Kind::kDelay, .delay = 1000ms, .times = 1});
-  ImageLookup lookup(registries_, *documents_);
+  ImageLookup lookup(registries_, *documents_, trust_);
   const auto start = std::chrono::steady_clock::now();
   EXPECT_EQ(lookup.Find(Reference("1"), image.manifest_digest, 100ms), nullptr);
   EXPECT_LT(std::chrono::steady_clock::now() - start, 900ms);
@@ -92,16 +93,37 @@ TEST_F(ImageLookupTest, ASilentRegistryHoldsNobodyUpAndItsLateAnswerCounts) {
 }
 
 TEST_F(ImageLookupTest, WhatCannotBeNamedOrReachedStartsAsUsual) {
-  ImageLookup lookup(registries_, *documents_);
+  ImageLookup lookup(registries_, *documents_, trust_);
   EXPECT_EQ(lookup.Find("not a reference!", std::nullopt, 1s), nullptr);
   EXPECT_EQ(lookup.Find("", std::nullopt, 1s), nullptr);
   EXPECT_EQ(lookup.Find(Reference("absent"), std::nullopt, 10s), nullptr);
 }
 
+TEST_F(ImageLookupTest, WithTrustedKeysOnlyTheirArtifactsCount) {
+  const auto key = image_format::SigningKey::Generate().value();
+  const auto other = image_format::SigningKey::Generate().value();
+  const TestImage unsigned_image = AddTestImage(*registry_, "1", 1);
+  const TestImage signed_image = AddTestImage(*registry_, "2", 1, 300'000, true, &key);
+  const std::string path = dir_.path() + "/key.pem";
+  ASSERT_TRUE(WriteFileDurably(path, key.public_key().ToPem()));
+  ASSERT_TRUE(trust_.Configure({path}, ""));
+  ImageLookup lookup(registries_, *documents_, trust_, {.remember_absence = 0ms});
+  EXPECT_EQ(lookup.Find(Reference("1"), unsigned_image.manifest_digest, 10s), nullptr);
+  EXPECT_EQ(trust_.refused(), 1U);
+  EXPECT_NE(lookup.Find(Reference("2"), signed_image.manifest_digest, 10s), nullptr);
+
+  ASSERT_TRUE(WriteFileDurably(path, other.public_key().ToPem()));
+  ASSERT_TRUE(trust_.Configure({path}, ""));
+  ImageLookup later(registries_, *documents_, trust_);
+  EXPECT_EQ(later.Find(Reference("2"), signed_image.manifest_digest, 10s), nullptr);
+  EXPECT_EQ(trust_.refused(), 2U);
+  EXPECT_EQ(trust_.Configure({dir_.path() + "/absent.pem"}, "").error().code, Code::kNotFound);
+}
+
 TEST_F(ImageLookupTest, ShutdownEndsALookUpThatHangs) {
   const TestImage image = AddTestImage(*registry_, "1", 1);
   registry_->AddFault({.path_contains = "/referrers/", .kind = Fault::Kind::kDelay, .delay = 30s});
-  auto lookup = std::make_unique<ImageLookup>(registries_, *documents_);
+  auto lookup = std::make_unique<ImageLookup>(registries_, *documents_, trust_);
   EXPECT_EQ(lookup->Find(Reference("1"), image.manifest_digest, 100ms), nullptr);
   const auto start = std::chrono::steady_clock::now();
   registries_.Shutdown();

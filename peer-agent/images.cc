@@ -101,7 +101,8 @@ std::optional<KnownImage> Images::Remembered(const std::string& path, Digest* co
 Result<fetch::ResolvedImage> Images::Resolve(const Origins& origins, const net::ImageReference& reference) {
   Result<fetch::ResolvedImage> resolved = Fail(Code::kNotFound, "no origin");
   for (const auto& origin : origins) {
-    resolved = fetch::ResolveConvertedImage(*origin, SelectorOf(reference));
+    resolved = fetch::ResolveConvertedImage(*origin, SelectorOf(reference), {},
+                                            [this](const auto& artifact) { return parts_.trust.Check(artifact); });
     if (resolved) {
       Remember(reference.ToString(), *resolved);
       return resolved;

@@ -23,6 +23,7 @@
 #include "peer-agent/layer_table.h"
 #include "peer-agent/mounts.h"
 #include "peer-agent/registries.h"
+#include "peer-agent/trust.h"
 #include "proto/agent.pb.h"
 #include "store/node_store.h"
 
@@ -47,6 +48,7 @@ class Images {
     Documents& documents;
     Registries& registries;
     Mounts& mounts;
+    Trust& trust;
     std::chrono::milliseconds patience;  // of Prefetch(), without any progress
   };
   // Takes the pins up again; a damaged record is logged.

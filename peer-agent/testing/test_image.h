@@ -8,6 +8,7 @@
 #include "image-format/artifact.h"
 #include "image-format/image_builder.h"
 #include "image-format/oci.h"
+#include "image-format/signature.h"
 #include "image-format/testing/layer_builder.h"
 #include "net/testing/fake_registry.h"
 
@@ -23,9 +24,10 @@ struct TestImage {
   std::vector<Digest> index_digests;
 };
 
-// Layer i holds /layer<i> (`bytes` long) and replaces /common. `converted` false: no artifact is put.
+// Layer i holds /layer<i> (`bytes` long) and replaces /common. `converted` false: no artifact is put; `key`: signs it.
 inline TestImage AddTestImage(net::testing::FakeRegistry& registry, const std::string& tag, size_t layers,
-                              size_t bytes = 300'000, bool converted = true) {
+                              size_t bytes = 300'000, bool converted = true,
+                              const image_format::SigningKey* key = nullptr) {
   namespace format = image_format;
   std::vector<format::LayerIndex> indexes;
   std::vector<format::LayerInput> inputs;
@@ -69,6 +71,7 @@ inline TestImage AddTestImage(net::testing::FakeRegistry& registry, const std::s
   registry.AddBlob(text(built.metadata_blob));
   format::Artifact artifact = format::MakeArtifact(built, inputs);
   artifact.subject = {.media_type = manifest.media_type, .digest = image.manifest_digest, .size = body.size()};
+  if (key != nullptr) (void)format::SignArtifact(artifact, *key, 1'700'000'000);
   image.artifact_digest =
       registry.AddManifest("", std::string(format::kOciManifestMediaType), format::WriteArtifact(artifact));
   return image;
