@@ -41,10 +41,10 @@ print(sum('vnd.banyan.signature' in m.get('annotations', {}) for m in json.load(
 [[ $(signed) == 1 ]] || fail "no signed artifact: $(cat "$WORK/body")"
 
 log "and the next start is lazy, through the proxy"
-banyan run "docker://$PROXY/team/one:1" -- /bin/true || log "run: the image has no libraries; the mount is what counts"
+banyan run "docker://$PROXY/team/one:1" -- /bin/true
 mkdir "$WORK/mnt"
 banyan mount "docker://$PROXY/team/one:1" "$WORK/mnt"
-cmp "$WORK/mnt/bin/true" /bin/true
+cmp "$WORK/mnt/bin/true" "$WORK/true"
 [[ $(cat "$WORK/mnt/seed.txt") == one ]] || fail "wrong content"
 cmp "$WORK/mnt/own.bin" <(python3 -c "
 import random, sys

@@ -1,8 +1,10 @@
 # Helpers of the registry proxy's end-to-end scripts: `source` it behind e2e.sh.
 # shellcheck shell=bash
 
-# A small image of two layers, its content from a seed: make_oci DIRECTORY TAG SEED [MEBIBYTES].
+# A small image of two layers with a static /bin/true, its content from a seed: make_oci DIRECTORY TAG SEED [MEBIBYTES].
 make_oci() {
+  [[ -x $WORK/true ]] || gcc -x c -static -O1 -o "$WORK/true" - <<<'int main(void) { return 0; }'
+  export STATIC_TRUE=$WORK/true
   python3 - "$@" <<'PY'
 import gzip, hashlib, io, json, os, random, sys, tarfile
 directory, tag, seed = sys.argv[1:4]
@@ -25,7 +27,7 @@ def layer(files):
 # The base layer is the same for all seeds, so that images share it.
 base = random.Random("base").randbytes(200_000)
 own = random.Random(seed).randbytes(int(size * 1048576))
-layers = [layer([("base.bin", base), ("bin/true", open("/bin/true", "rb").read())]),
+layers = [layer([("base.bin", base), ("bin/true", open(os.environ["STATIC_TRUE"], "rb").read())]),
           layer([("own.bin", own), ("seed.txt", seed.encode())])]
 config = put(json.dumps({"os": "linux", "architecture": "amd64", "config": {"Cmd": ["/bin/true"]},
     "rootfs": {"type": "layers", "diff_ids": [d for _, d in layers]}}).encode()) \
