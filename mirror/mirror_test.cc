@@ -57,7 +57,7 @@ class MirrorTest : public ::testing::Test {
       UpstreamOptions upstream;
       upstream.name = "up.example";
       upstream.endpoints = {{.host = registry_->host(), .plain_http = true}};
-      upstream.stall_timeout = std::chrono::milliseconds(1500);
+      upstream.stall_timeout = stall_timeout_;
       options_.upstreams = {upstream};
       options_.default_upstream = "up.example";
     }
@@ -98,6 +98,7 @@ class MirrorTest : public ::testing::Test {
   TempDir dir_ = TempDir::Make("banyan-mirror").value();
   std::shared_ptr<store::Disk> disk_;
   MirrorOptions options_;
+  std::chrono::milliseconds stall_timeout_{1500};
   Hooks hooks_;
   std::unique_ptr<FakeRegistry> registry_;
   std::unique_ptr<store::NodeStore> store_;
@@ -106,6 +107,7 @@ class MirrorTest : public ::testing::Test {
 };
 
 TEST_F(MirrorTest, FiftyReadersOfAColdBlobAreOneUpstreamGet) {
+  stall_timeout_ = std::chrono::seconds(60);  // the registry makes copies of it, on a machine that is busy
   Start();
   const std::string blob = RandomText(64 * kMiB, 1);
   const Digest digest = registry_->AddBlob(blob);
@@ -128,7 +130,7 @@ TEST_F(MirrorTest, FiftyReadersOfAColdBlobAreOneUpstreamGet) {
   EXPECT_EQ(Count("GET", "/blobs/"), 1U);
   EXPECT_EQ(Count("HEAD", "/blobs/"), 0U);
   EXPECT_TRUE(AwaitStored(digest));
-  EXPECT_EQ(Get(BlobPath(digest)).body, blob);
+  EXPECT_TRUE(Get(BlobPath(digest)).body == blob);
   EXPECT_EQ(Count("GET", "/blobs/"), 1U);
   const Stats stats = mirror_->stats();
   EXPECT_EQ(stats.flights_started, 1U);
