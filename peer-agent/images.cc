@@ -330,7 +330,7 @@ Result<proto::agent::DropReply> Images::Drop(const std::string& name, const std:
   if (!name.empty() && known.empty()) {
     return Fail(Code::kNotFound, fmt::format("{}: this node knows no such image (see `banyan ls`)", name));
   }
-  uint64_t freed = 0;
+  uint64_t freed = name.empty() ? parts_.store.DropUnused(keep) : 0;
   for (const KnownImage& image : known) {
     if (const auto user = users.find(image.manifest_digest); user != users.end()) {
       reply.add_kept(fmt::format("{}: {}", image.reference, user->second));

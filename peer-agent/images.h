@@ -66,8 +66,8 @@ class Images {
   // `name` is a reference or manifest digest of an image that `others` (what the snapshotter claims), a mount or a pin
   // has; kNotFound otherwise.
   Status Pin(const std::string& name, bool pinned, const std::vector<KnownImage>& others);
-  // Frees layers that nothing uses: of one image, or (empty name) of all images in `others`, mounts, pins and what was
-  // ever resolved. Those that `claimed` names by manifest digest are kept unless asked for by name.
+  // Frees layers that nothing uses: those of one image, or (empty name) all of the store's, and the mirror's blobs with
+  // them. Images that are mounted or pinned keep theirs, and those in `claimed` unless they are asked for by name.
   Result<proto::agent::DropReply> Drop(const std::string& name, const std::vector<KnownImage>& claimed);
   // All that is known, by reference.
   proto::agent::ImagesReply List(const std::vector<KnownImage>& claimed);

@@ -46,6 +46,21 @@ class LocalNodeStore final : public NodeStore {
   Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) override {
     return ScrubStore(*core_, std::move(stop), bytes_per_second);
   }
+  uint64_t DropUnused(const std::set<Digest>& keep) override {
+    const auto used = [this] { return core_->budget().Used(Form::kCompressed) + core_->budget().Used(Form::kBlocks); };
+    const uint64_t before = used();
+    for (const KnownLayer& known : core_->Known()) {
+      if (known.use->mounts > 0 || keep.contains(known.blob)) continue;
+      const Result<std::shared_ptr<Layer>> layer = core_->OpenKnown(known.blob);
+      if (!layer) continue;
+      for (ChunkIndex chunk = 0; chunk < (*layer)->device().chunks.size(); ++chunk) (*layer)->Drop(chunk);
+    }
+    for (const auto& [digest, record] : core_->whole_blobs().Evictable()) {
+      if (record.raw && !keep.contains(digest)) core_->whole_blobs().Evict(digest);
+    }
+    const uint64_t after = used();
+    return before > after ? before - after : 0;
+  }
   void StartEviction() override { core_->evictor().Start(); }
   StoreUsage usage() const override {
     const Budget& budget = core_->budget();

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -184,6 +185,9 @@ class NodeStore {
   // `bytes_per_second` (0: no limit); drops and names the bad.
   virtual Result<ScrubReport> Scrub(std::stop_token stop, uint64_t bytes_per_second) = 0;
 
+  // Forgets the chunks of layers that nobody holds mounted (StoredLayer::HoldMounted), except those in `keep`, and raw
+  // blobs that nobody has open. The bytes that this gave back.
+  virtual uint64_t DropUnused(const std::set<Digest>& keep) = 0;
   virtual void StartEviction() = 0;
   virtual StoreUsage usage() const = 0;
   // Makes everything put so far survive a power cut.

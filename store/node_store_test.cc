@@ -201,6 +201,30 @@ TEST_F(NodeStoreTest, DropGivesTheRoomBackAndAllowsAnew) {
   EXPECT_EQ(ReadDevice(*layer, 3), source.blocks[3]);
 }
 
+TEST_F(NodeStoreTest, DropUnusedSparesWhatIsMountedOrKept) {
+  const auto store = Open();
+  const TestLayer mounted = RandomLayer(1, 4);
+  const TestLayer kept = RandomLayer(2, 4);
+  const TestLayer idle = RandomLayer(3, 4);
+  const auto mounted_layer = store->OpenLayer(mounted.device).value();
+  const auto hold = mounted_layer->HoldMounted();
+  const auto kept_layer = store->OpenLayer(kept.device).value();
+  PutAll(*mounted_layer, mounted);
+  PutAll(*kept_layer, kept);
+  uint64_t idle_bytes = 0;
+  {
+    const auto idle_layer = store->OpenLayer(idle.device).value();
+    PutAll(*idle_layer, idle);
+    idle_bytes = idle_layer->present_bytes();
+  }
+  EXPECT_EQ(store->DropUnused({kept.device.blob_digest}), idle_bytes);
+  EXPECT_TRUE(mounted_layer->complete());
+  EXPECT_TRUE(kept_layer->complete());
+  EXPECT_EQ(store->OpenLayer(idle.device).value()->present_bytes(), 0U);
+  EXPECT_LT(AllocatedBytes(DevicePath(idle)), idle_bytes);
+  EXPECT_EQ(store->DropUnused({kept.device.blob_digest}), 0U);
+}
+
 TEST_F(NodeStoreTest, ALeasedChunkIsDroppedAtOnceButPunchedByItsLastLease) {
   const auto store = Open();
   const TestLayer source = RandomLayer(1, 3);
