@@ -1,6 +1,7 @@
 // banyan-peer-agent: the node's daemon.
 #include <signal.h>
 
+#include <fcntl.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -9,12 +10,14 @@
 #include <cstdlib>
 #include <ctime>
 #include <optional>
+#include <span>
 #include <string>
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <CLI/CLI.hpp>
 
+#include "common/file_io.h"
 #include "common/log.h"
 #include "lazyfs/keeper.h"
 #include "peer-agent/agent.h"
@@ -96,12 +99,20 @@ void WaitForEnd(Agent& agent, const Flags& flags) {
   }
 }
 
+// Every container on a lazy image reads through this process: the workload goes first when memory is short. Needs
+// CAP_SYS_RESOURCE, which the service's unit does not depend on.
+void ProtectFromOomKiller() {
+  const auto file = OpenFile("/proc/self/oom_score_adj", O_WRONLY);
+  if (file) (void)WriteFull(file->get(), std::as_bytes(std::span("-999", 4)), "oom_score_adj");
+}
+
 int Run(const Flags& flags) {
   // Before any thread starts, so that all inherit the mask and only sigtimedwait sees them.
   const sigset_t signals = HandledSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
 
+  ProtectFromOomKiller();
   Agent::Options options;
   auto config = Configure(flags);
   if (!config) {
