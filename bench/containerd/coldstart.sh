@@ -103,4 +103,3 @@ for ((round = 1; round <= rounds; ++round)); do
     done
   done
 done
-report

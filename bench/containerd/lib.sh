@@ -3,7 +3,7 @@
 # The node is the network namespace that the script runs in; the registry has another, behind a veth pair whose ends are shaped
 # with tbf. So nothing of the machine's own network is touched, and whatever was set up goes with the last process.
 #
-# Every measurement becomes one JSON line in $SAMPLES, {figure, case, mode, metric, unit, value}; `report` prints tables of
+# Every measurement becomes one JSON line in $SAMPLES, {figure, case, mode, metric, unit, value}; on exit `report` prints tables of
 # medians and ranges, then the same as JSON lines (report.py). Modes are compared within one run: only ratios travel.
 # shellcheck shell=bash
 source "$(dirname "${BASH_SOURCE[0]}")/../../tests/lib/e2e.sh"
@@ -19,7 +19,17 @@ NODE_NUMBER=0
 sample() {
   jq -cn --arg figure "$1" --arg case "$2" --arg mode "$3" --arg metric "$4" --arg unit "$5" --argjson value "$6" '$ARGS.named' >>"$SAMPLES"
 }
-report() { python3 -B "$BENCH_DIR/report.py" ${JSON_FILE:+--json "$JSON_FILE"} "$SAMPLES"; }
+
+# On every exit: what was measured until a failure is worth its time.
+report() {
+  local status=$?
+  trap '' INT TERM HUP
+  ((status == 0)) || log "incomplete: the script ended with status $status"
+  [[ ! -s $SAMPLES ]] || python3 -B "$BENCH_DIR/report.py" ${JSON_FILE:+--json "$JSON_FILE"} "$SAMPLES"
+  (exit "$status")
+  containerd_clean_up
+}
+trap report EXIT
 
 drop_caches() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
@@ -31,7 +41,7 @@ start_far_registry() {
   unshare --net sleep infinity </dev/null &
   FAR=$!
   STARTED+=("$FAR")
-  wait_for 5 test "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$FAR/ns/net")" || fail "no network namespace"
+  wait_for 20 far_is_apart || fail "no network namespace for the registry"
   ip link add eth0 type veth peer name eth0 netns "$FAR"
   ip addr add 10.99.0.1/30 dev eth0
   ip link set eth0 up
@@ -50,6 +60,7 @@ YML
   STARTED+=("$!")
   wait_for 10 python3 -c "import urllib.request as u; u.urlopen('http://$REGISTRY/v2/')" || fail "no registry: $(tail -3 "$REGISTRY_LOG")"
 }
+far_is_apart() { [[ $(readlink /proc/self/ns/net) != "$(readlink "/proc/$FAR/ns/net")" ]]; }
 far() { nsenter "--net=/proc/$FAR/ns/net" "$@"; }
 
 # shape RATE: both ends of the link; `none` unshapes it.

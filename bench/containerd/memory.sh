@@ -34,11 +34,11 @@ MEMORY=/sys/fs/cgroup/memory  # cgroup version 1
 [[ -f $MEMORY/memory.stat ]] || { echo "needs the memory controller of cgroup version 1"; exit $SKIP; }
 export PYTHONDONTWRITEBYTECODE=1
 
-# in_group NAME COMMAND…: runs it in that memory cgroup, below the one that is removed at the end.
+# in_group NAME COMMAND…: becomes the command, in that memory cgroup below the one that is removed at the end. To be run with &.
 in_group() {
   local dir=$MEMORY/$CGROUP_PARENT/$1; shift
   mkdir -p "$dir"
-  sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$dir" "$@"
+  exec sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$dir" "$@"
 }
 move_to_group() { mkdir -p "$MEMORY/$CGROUP_PARENT/$1"; echo "$2" >"$MEMORY/$CGROUP_PARENT/$1/cgroup.procs"; }
 
@@ -113,7 +113,7 @@ section_containerd() {
     put_all $mode
     cri rm "${pods[@]}"
     stop_node
-    remove_cgroups
+    remove_cgroups || true
   done
 }
 
@@ -133,7 +133,7 @@ by_hand() {
   kill "${running[@]}"
   for i in "${running[@]}"; do wait "$i" 2>/dev/null || true; done
   rm -f "$WORK"/hand.*
-  remove_cgroups
+  remove_cgroups || true
 }
 # overlay I LOWER: at $WORK/hand/I
 overlay() {
@@ -150,10 +150,10 @@ unmount_hands() {
 put_cost() {
   local i out
   FIGURE="cost of a second lower"
-  find "$WORK/hand/0" >/dev/null
+  find "$WORK/hand/0" >/dev/null 2>&1 || true
   chroot "$WORK/hand/0" /usr/bin/python3 -c 'import numpy' </dev/null
   for i in 1 2 3 4 5; do
-    out=$( { TIMEFORMAT='%U %S'; time find "$WORK/hand/0" >/dev/null; } 2>&1)
+    out=$( { TIMEFORMAT='%U %S'; time find "$WORK/hand/0" >/dev/null 2>&1; } 2>&1 || true)
     sample "$FIGURE" "cached, CPU" "$1" "find" s "$(awk '{ print $1 + $2 }' <<<"$out")"
     out=$( { TIMEFORMAT='%U %S'; time chroot "$WORK/hand/0" /usr/bin/python3 -c 'import numpy' </dev/null; } 2>&1)
     sample "$FIGURE" "cached, CPU" "$1" "import numpy" s "$(awk '{ print $1 + $2 }' <<<"$out")"
@@ -195,4 +195,3 @@ section_byhand() {
 
 start_far_registry
 for section in "${sections[@]}"; do "section_$section"; done
-report

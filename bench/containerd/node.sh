@@ -166,4 +166,3 @@ for section in "${sections[@]}"; do
   log "section $section"
   "section_$section"
 done
-report
