@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What running containers notice when something dies: `containerd_crash.sh agent|containerd|reboot|namespace|outage`.
+# What running containers notice when something dies: `containerd_crash.sh agent|containerd|reboot|namespace|outage [FORM]`.
+# FORM (file, loop, tree) is how images are mounted; default: what works here.
 #
 #   agent       kill -9 of the agent under containers that read, write, map and execute, twice in a row, then an upgrade
 #               (SIGTERM and a new process): they go on, and every byte they have read is right
@@ -13,7 +14,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/e2e.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/containerd.sh"
 
-part=${1:?part}
+part=${1:?part} form=${2:-auto}
 image=test/python:1
 expected=$("$SOURCE_DIR/tests/images/make_image.sh" --unpacked python)
 
@@ -70,7 +71,9 @@ set_up() {
   registry_pid=${STARTED[-1]}
   push_test_image python "$image"
   convert_image "$image"
-  start_node_agent "${1:-}"
+  start_node_agent "[mount]
+form = \"$form\"
+${1:-}"
   start_containerd banyan
   pull_cri "$image" >/dev/null
 }
@@ -80,6 +83,9 @@ case $part in
   agent)
     set_up
     want=$(want_of 2)
+    run_container "$image" -- true
+    made=$(banyan --json ls | jq -r '.mounts[0].form')
+    [[ $form == auto || $made == "$form" ]] || fail "the image is mounted in the form $made"
     for round in 1 2; do
       drop_caches
       first=$(start_load "a$round" 2)
