@@ -24,6 +24,7 @@ sample() {
 report() {
   local status=$?
   trap '' INT TERM HUP
+  set +e
   ((status == 0)) || log "incomplete: the script ended with status $status"
   [[ ! -s $SAMPLES ]] || python3 -B "$BENCH_DIR/report.py" ${JSON_FILE:+--json "$JSON_FILE"} "$SAMPLES"
   (exit "$status")
