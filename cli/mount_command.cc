@@ -124,15 +124,19 @@ int Scrub(const GlobalOptions& globals) {
   if (globals.json) {
     const nlohmann::json json = {
         {"chunks_checked", reply->chunks_checked()},
-        {"bad_chunks", std::vector<std::string>(reply->bad_chunks().begin(), reply->bad_chunks().end())}};
+        {"bad_chunks", std::vector<std::string>(reply->bad_chunks().begin(), reply->bad_chunks().end())},
+        {"blobs_checked", reply->blobs_checked()},
+        {"bad_blobs", std::vector<std::string>(reply->bad_blobs().begin(), reply->bad_blobs().end())}};
     fmt::print("{}\n", json.dump());
   } else {
     for (const std::string& chunk : reply->bad_chunks()) fmt::print("bad, dropped: {}\n", chunk);
+    for (const std::string& blob : reply->bad_blobs()) fmt::print("bad, dropped: {}\n", blob);
     if (!globals.quiet) {
-      fmt::print("{} chunks checked, {} bad\n", reply->chunks_checked(), reply->bad_chunks_size());
+      fmt::print("{} chunks checked, {} bad; {} whole blobs checked, {} bad\n", reply->chunks_checked(),
+                 reply->bad_chunks_size(), reply->blobs_checked(), reply->bad_blobs_size());
     }
   }
-  return reply->bad_chunks().empty() ? kExitOk : kExitDifferences;
+  return reply->bad_chunks().empty() && reply->bad_blobs().empty() ? kExitOk : kExitDifferences;
 }
 
 }  // namespace

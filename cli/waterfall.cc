@@ -69,9 +69,10 @@ std::string RenderStart(const proto::agent::Start& start, size_t width) {
   std::tm local{};
   ::localtime_r(&began, &local);
   std::string out = fmt::format("{}\n", Shorten(Printable(start.reference()), width));
-  out += fmt::format(
-      "  {:%Y-%m-%d %H:%M:%S}, {}\n", local,
-      start.quiet() ? fmt::format("quiet after {}", HumanMicros(total)) : "still reading for the first time");
+  out += fmt::format("  {:%Y-%m-%d %H:%M:%S}, {}\n", local,
+                     !start.has_first_read() ? "nothing read yet"
+                     : start.quiet()         ? fmt::format("quiet after {}", HumanMicros(total))
+                                             : "still reading for the first time");
   const size_t bar_width = width - kNameWidth - kTimesWidth - 4;
   for (const Stage& stage : stages) {
     out += fmt::format("  {:<{}}|{}|{:>10} {:>10}\n", stage.name, kNameWidth - 1, Bar(stage, total, bar_width),

@@ -325,6 +325,8 @@ Result<proto::agent::ScrubReply> Agent::Scrub() {
   proto::agent::ScrubReply reply;
   reply.set_chunks_checked(report.chunks_checked);
   for (const std::string& chunk : report.bad_chunks) reply.add_bad_chunks(chunk);
+  reply.set_blobs_checked(report.blobs_checked);
+  for (const std::string& blob : report.bad_blobs) reply.add_bad_blobs(blob);
   return reply;
 }
 
