@@ -131,7 +131,7 @@ push_small_images() {
     i=$((i + 1))
   done < <(python3 -B "$BENCH_DIR/small_images.py" "$kind" "${base[@]}" "$WORK/$kind" "$2")
   ((i == $2)) || fail "only $i of $2 images were made"
-  rm -rf "$WORK/$kind"
+  rm -rf "${WORK:?}/$kind"
 }
 agent_mounts() { banyan --json info | jq .mounts; }
 # The process of a container that `cri start` printed as "POD CONTAINER".

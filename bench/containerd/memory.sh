@@ -162,7 +162,7 @@ put_cost() {
 }
 
 section_byhand() {
-  local i unpacked reference
+  local i unpacked
   FIGURE="memory, by hand"
   DATA_ROOT=$WORK/byhand
   log "by hand"

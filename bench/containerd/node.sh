@@ -5,7 +5,8 @@
 #
 # find: in a container of the scipy image, -xdev, after dropped caches and again; both snapshotters in turns.
 # images: RSS of agent and keeper with 50 images mounted, of one base with a layer of one file each (each has a running container), then
-#   with 50 unrelated ones of 1.5 MB more (mounted, and one file of each read). CPU over 60 idle seconds: containers sleep, containerd polls.
+#   with 50 unrelated ones of 1.5 MB more (mounted, and one file of each read). CPU over 60 idle seconds: containers sleep, containerd polls
+#   (Stat of every snapshot each 10 s); and over 20 s with containerd stopped, which is the agent's own.
 # hung: second starts of the python image before, and while 500 reads of another image wait for a registry that is stopped; then how long
 #   the hung image's container and the image take to be removed.
 set -euo pipefail
@@ -63,9 +64,21 @@ put_idle() {
   sleep 5
   agent=$(cpu_ms "$AGENT_PID") keeper=$(cpu_ms "$KEEPER_PID") daemon=$(cpu_ms "$CONTAINERD_PID")
   sleep 60
-  sample "idle, 60 s" "" banyan "$1: agent CPU" ms $(($(cpu_ms "$AGENT_PID") - agent))
-  sample "idle, 60 s" "" banyan "$1: keeper CPU" ms $(($(cpu_ms "$KEEPER_PID") - keeper))
-  sample "idle, 60 s" "" banyan "$1: containerd CPU" ms $(($(cpu_ms "$CONTAINERD_PID") - daemon))
+  sample "idle" "" banyan "$1: agent CPU, 60 s" ms $(($(cpu_ms "$AGENT_PID") - agent))
+  sample "idle" "" banyan "$1: keeper CPU, 60 s" ms $(($(cpu_ms "$KEEPER_PID") - keeper))
+  sample "idle" "" banyan "$1: containerd CPU, 60 s" ms $(($(cpu_ms "$CONTAINERD_PID") - daemon))
+}
+
+put_idle_alone() {
+  local agent
+  kill -STOP "$CONTAINERD_PID"
+  # Whatever becomes of this script: clean-up waits for containerd.
+  { sleep 24; kill -CONT "$CONTAINERD_PID"; } &
+  sleep 2
+  agent=$(cpu_ms "$AGENT_PID")
+  sleep 20
+  sample "idle" "" banyan "$1: agent CPU, 20 s with containerd stopped" ms $(($(cpu_ms "$AGENT_PID") - agent))
+  wait $!
 }
 
 section_images() {
@@ -92,6 +105,7 @@ section_images() {
   while read -r mount; do head -c 4096 "$mount/data/7" >/dev/null 2>&1 || true; done < <(mounts_below "$DATA_ROOT")
   put_memory "and 50 unrelated"
   put_idle "and 50 unrelated"
+  put_idle_alone "and 50 unrelated"
   stop_node
 }
 all_mounted() { [[ $(agent_mounts) == "$1" ]]; }
