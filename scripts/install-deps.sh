@@ -13,7 +13,7 @@ packages=(
   # What the scripts call.
   iproute2 kmod procps
   # Test: images, a registry, the tools whose answers ours are compared with.
-  mmdebstrap umoci skopeo docker-registry apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
+  mmdebstrap umoci skopeo docker-registry nginx-light apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
   fio cpio busybox-static qemu-system-x86 e2fsprogs bc time
   golang-go golang-github-containerd-containerd-dev stargz-snapshotter buildah podman
   # Lint and fuzz.
