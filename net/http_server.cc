@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,7 +39,8 @@ using Clock = std::chrono::steady_clock;
 using boost::system::error_code;
 
 constexpr size_t kReadBytes = 16 * 1024;
-constexpr size_t kTurnBytes = 512 * 1024;
+constexpr size_t kTurnBytes = 1024 * 1024;
+constexpr size_t kCopyBytes = 256 * 1024;
 
 class Connection;
 
@@ -107,8 +109,11 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     asio::post(strand_, std::move(task));
     return true;
   }
+  bool on_strand() const { return strand_.running_in_this_thread(); }
 
-  // The HttpReply side, on the strand.
+  // The HttpReply side, on the strand. Nothing is to be done for a reply whose request is over: the connection may be
+  // with the next one.
+  bool IsCurrent(uint64_t request) const { return request == request_; }
   void Send(HttpResponse response);
   void SendInterim(int status);
   void SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
@@ -140,10 +145,10 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void Dispatch();
   void Enqueue(Output output);
   void Pump();
-  void PumpBytes();
-  void PumpFile();
-  bool SendFilePiece();
-  void CopyFilePiece();
+  void PumpWhenWritable();
+  ssize_t SendPiece(Output& output, size_t most);
+  ssize_t SendBytes(Output& output, size_t wanted);
+  ssize_t SendFile(FileRange& file, size_t wanted);
   void OutputDone();
   void FinishReply();
 
@@ -159,6 +164,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   bool continue_sent_ = false;
   bool open_ = true;
 
+  uint64_t request_ = 0;   // which one is being read or answered
   bool replying_ = false;  // a request is with the handler, or its answer under way
   bool head_sent_ = false;
   bool ended_ = false;
@@ -174,20 +180,26 @@ class Connection final : public std::enable_shared_from_this<Connection> {
 
 class Reply final : public HttpReply {
  public:
-  explicit Reply(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+  Reply(std::shared_ptr<Connection> connection, uint64_t request)
+      : connection_(std::move(connection)), request_(request) {}
   ~Reply() override {
-    connection_->Post([c = connection_] { c->Abandon(); });
+    if (!complete_) Post([](Connection& c) { c.Abandon(); });
   }
   void Send(HttpResponse response) override {
-    connection_->Post([c = connection_, r = std::move(response)]() mutable { c->Send(std::move(r)); });
+    if (!begun_.exchange(true)) complete_ = true;
+    // At once where that is possible: an answer from the store then costs no way through the queue.
+    if (!connection_->on_strand()) {
+      return Post([r = std::move(response)](Connection& c) mutable { c.Send(std::move(r)); });
+    }
+    if (connection_->IsCurrent(request_)) connection_->Send(std::move(response));
   }
   void SendInterim(int status) override {
-    connection_->Post([c = connection_, status] { c->SendInterim(status); });
+    Post([status](Connection& c) { c.SendInterim(status); });
   }
   void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
                 std::optional<uint64_t> body_bytes) override {
-    connection_->Post(
-        [c = connection_, status, h = std::move(headers), body_bytes] { c->SendHead(status, h, body_bytes); });
+    begun_ = true;
+    Post([status, h = std::move(headers), body_bytes](Connection& c) { c.SendHead(status, h, body_bytes); });
   }
   void Write(std::string bytes, std::function<void(bool)> on_written) override {
     Write(std::move(bytes), {}, std::move(on_written));
@@ -196,22 +208,34 @@ class Reply final : public HttpReply {
     Write({}, std::move(file), std::move(on_written));
   }
   void End() override {
-    connection_->Post([c = connection_] { c->End(); });
+    Post([](Connection& c) { c.End(); });
   }
-  void Abort() override { connection_->Kill(); }
+  void Abort() override {
+    Post([](Connection& c) { c.Close(); });
+  }
 
  private:
+  template <typename Task>
+  void Post(Task task) {
+    connection_->Post([c = connection_, request = request_, t = std::move(task)]() mutable {
+      if (c->IsCurrent(request)) t(*c);
+    });
+  }
   void Write(std::string bytes, FileRange file, std::function<void(bool)> on_written) {
     const auto shared_done =
         std::make_shared<std::function<void(bool)>>(std::move(on_written));  // survives a dropped task
-    const bool posted =
-        connection_->Post([c = connection_, b = std::move(bytes), f = std::move(file), shared_done]() mutable {
-          c->Write(std::move(b), std::move(f), std::move(*shared_done));
+    const bool posted = connection_->Post(
+        [c = connection_, request = request_, b = std::move(bytes), f = std::move(file), shared_done]() mutable {
+          if (c->IsCurrent(request)) return c->Write(std::move(b), std::move(f), std::move(*shared_done));
+          if (*shared_done) (*shared_done)(false);
         });
     if (!posted && *shared_done) (*shared_done)(false);
   }
 
   const std::shared_ptr<Connection> connection_;
+  const uint64_t request_;
+  std::atomic<bool> begun_{false};
+  std::atomic<bool> complete_{false};  // Send() was called, so that nothing is left to be said
 };
 
 Connection::Connection(std::shared_ptr<HttpServer::Impl> server, tcp::socket socket)
@@ -239,6 +263,7 @@ void Connection::ArmTimer() {
 
 void Connection::ReadRequest() {
   if (server_->stopping) return Close();
+  ++request_;
   replying_ = head_sent_ = ended_ = continue_sent_ = chunked_ = false;
   body_left_.reset();
   HttpRequestParser::BodyLimit body_limit;
@@ -246,7 +271,10 @@ void Connection::ReadRequest() {
   parser_.emplace(server_->options.max_header_bytes, server_->options.max_body_bytes, std::move(body_limit));
   SetDeadline(input_.empty() ? server_->options.idle_timeout : server_->options.request_timeout);
   if (input_.empty()) return ReadMore();
-  TakeInput();
+  // Not from here: many small requests that came together would nest as deeply.
+  Post([self = shared_from_this()] {
+    if (self->open_) self->TakeInput();
+  });
 }
 
 void Connection::ReadMore() {
@@ -318,7 +346,7 @@ void Connection::Dispatch() {
   is_head_request_ = request.method == "HEAD";
   request_keep_alive_ = request.keep_alive;
   deadline_ = Clock::time_point::max();  // the handler takes the time it takes
-  server_->handler(std::move(request), std::make_shared<Reply>(shared_from_this()));
+  server_->handler(std::move(request), std::make_shared<Reply>(shared_from_this(), request_));
 }
 
 void Connection::Send(HttpResponse response) {
@@ -410,34 +438,33 @@ void Connection::Enqueue(Output output) {
   Pump();
 }
 
+// Sends what the socket takes, at most for a turn.
 void Connection::Pump() {
-  if (!open_) return;
-  if (outputs_.front().sent < outputs_.front().bytes.size()) return PumpBytes();
-  if (!outputs_.front().file.range.empty()) return PumpFile();
-  OutputDone();
-}
-
-void Connection::PumpBytes() {
-  Output& output = outputs_.front();
-  const size_t count = std::min(output.bytes.size() - output.sent, kTurnBytes);
-  socket_.async_write_some(
-      asio::buffer(output.bytes.data() + output.sent, count),
-      asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error, size_t written) {
-        if (!self->open_) return;
-        if (error) return self->Close();
-        self->outputs_.front().sent += written;
-        self->SetDeadline(self->server_->options.write_timeout);
-        self->Pump();
-      }));
-}
-
-void Connection::PumpFile() {
-  if (!server_->options.sendfile) return CopyFilePiece();
-  if (SendFilePiece()) {  // its turn is over; the others' come first
-    Post([self = shared_from_this()] { self->Pump(); });
-    return;
+  for (size_t turn = 0; open_ && pumping_;) {
+    Output& output = outputs_.front();
+    const uint64_t left = output.sent < output.bytes.size() ? output.bytes.size() - output.sent
+                          : output.file.range.empty()       ? 0
+                                                            : output.file.range.size();
+    if (left == 0) {
+      OutputDone();
+      continue;
+    }
+    if (turn >= kTurnBytes) {  // it is over; the others' come first
+      Post([self = shared_from_this()] { self->Pump(); });
+      return;
+    }
+    const size_t wanted = std::min<uint64_t>(left, kTurnBytes - turn);
+    const ssize_t count = SendPiece(output, wanted);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno != EAGAIN) return Close();
+    if (count > 0) SetDeadline(server_->options.write_timeout);
+    // Less than was asked for: the next call would only say that the socket is full.
+    if (count < static_cast<ssize_t>(wanted)) return PumpWhenWritable();
+    turn += static_cast<size_t>(count);
   }
-  if (!open_) return;
+}
+
+void Connection::PumpWhenWritable() {
   socket_.async_wait(tcp::socket::wait_write,
                      asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error) {
                        if (error) return self->Close();
@@ -445,58 +472,48 @@ void Connection::PumpFile() {
                      }));
 }
 
-// Returns whether to go on at once; false: the socket is full, or the connection was closed.
-bool Connection::SendFilePiece() {
-  FileRange& file = outputs_.front().file;
-  for (size_t turn = 0; turn < kTurnBytes && !file.range.empty();) {
-    auto offset = static_cast<off_t>(file.range.begin);
-    const size_t wanted = std::min<uint64_t>(file.range.size(), kTurnBytes - turn);
-    const ssize_t count = ::sendfile(socket_.native_handle(), file.fd, &offset, wanted);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EAGAIN) return false;
-    if (count < 0 && (errno == EPIPE || errno == ECONNRESET)) {
-      Close();
-      return false;
-    }
-    if (count <= 0) {  // an error, or a file that is shorter than was announced
-      spdlog::warn("http server: sendfile at {}: {}", file.range.begin,
-                   count < 0 ? strerror(errno) : "the file ends early");
-      Close();
-      return false;
-    }
-    file.range.begin += static_cast<uint64_t>(count);
-    turn += static_cast<size_t>(count);
-    SetDeadline(server_->options.write_timeout);
-  }
-  return true;
+// As send(2): the bytes that went out, or -1 with errno.
+ssize_t Connection::SendPiece(Output& output, size_t wanted) {
+  if (output.sent < output.bytes.size()) return SendBytes(output, wanted);
+  const uint64_t begin = output.file.range.begin;
+  const ssize_t count = SendFile(output.file, wanted);
+  if (count > 0 || errno == EINTR || errno == EAGAIN || errno == EPIPE || errno == ECONNRESET) return count;
+  spdlog::warn("http server: send a file at {}: {}", begin, errno == ENODATA ? "it ends early" : strerror(errno));
+  return -1;
 }
 
-void Connection::CopyFilePiece() {
-  FileRange& file = outputs_.front().file;
-  copy_buffer_.resize(kTurnBytes / 2);
-  const size_t wanted = std::min<uint64_t>(copy_buffer_.size(), file.range.size());
-  const ssize_t count = ::pread(file.fd, copy_buffer_.data(), wanted, static_cast<off_t>(file.range.begin));
-  if (count <= 0) {
-    spdlog::warn("http server: read at {}: {}", file.range.begin, count < 0 ? strerror(errno) : "the file ends early");
-    return Close();
+ssize_t Connection::SendBytes(Output& output, size_t wanted) {
+  // A head goes out with the first bytes of its file.
+  const int more = output.file.range.empty() ? 0 : MSG_MORE;
+  const ssize_t count =
+      ::send(socket_.native_handle(), output.bytes.data() + output.sent, wanted, MSG_NOSIGNAL | MSG_DONTWAIT | more);
+  if (count > 0) output.sent += static_cast<size_t>(count);
+  return count;
+}
+
+ssize_t Connection::SendFile(FileRange& file, size_t wanted) {
+  auto offset = static_cast<off_t>(file.range.begin);
+  ssize_t count = 0;
+  if (server_->options.sendfile) {
+    count = ::sendfile(socket_.native_handle(), file.fd, &offset, wanted);
+  } else {
+    copy_buffer_.resize(kCopyBytes);
+    count = ::pread(file.fd, copy_buffer_.data(), std::min(wanted, kCopyBytes), offset);
+    if (count > 0) {
+      count =
+          ::send(socket_.native_handle(), copy_buffer_.data(), static_cast<size_t>(count), MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
   }
-  socket_.async_write_some(
-      asio::buffer(copy_buffer_.data(), static_cast<size_t>(count)),
-      asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error, size_t written) {
-        if (!self->open_) return;
-        if (error) return self->Close();
-        self->outputs_.front().file.range.begin += written;
-        self->SetDeadline(self->server_->options.write_timeout);
-        self->Pump();
-      }));
+  if (count == 0) errno = ENODATA;
+  if (count > 0) file.range.begin += static_cast<uint64_t>(count);
+  return count > 0 ? count : -1;
 }
 
 void Connection::OutputDone() {
   const Output output = std::move(outputs_.front());
   outputs_.pop_front();
   if (output.on_written) output.on_written(true);
-  if (!open_) return;
-  if (!outputs_.empty()) return Pump();
+  if (!open_ || !outputs_.empty()) return;
   pumping_ = false;
   if (replying_) deadline_ = Clock::time_point::max();
   if (replying_ && ended_) FinishReply();

@@ -1,7 +1,7 @@
 // An HTTP/1.1 server on Asio for the data plane: keep-alive, ranges of files by sendfile(2), bodies that are produced
 // as they arrive, limits and timeouts everywhere.
 //
-// Each connection lives on a strand; one request at a time, no pipelining. A turn sends at most 512 KiB and then goes
+// Each connection lives on a strand; one request at a time, no pipelining. A turn sends at most 1 MiB and then goes
 // behind the other connections' turns, so that a busy client does not starve the rest. Plain TCP now; all socket
 // operations are three functions of http_server.cc (read some, write some, send file), where TLS will be put in.
 #pragma once
@@ -35,9 +35,10 @@ struct HttpResponse {
   std::variant<std::string, FileRange> body;
 };
 
-// The way back to the client, for one request. Internally synchronised; each call returns at once. Exactly one of
-// Send() and SendHead() is to be called; when it is destroyed before, the client gets a 500, and when between
-// SendHead() and End(), a cut.
+// The way back to the client, for one request; once that is answered, calls do nothing. Internally synchronised; each
+// call returns at once. Exactly one of Send() and SendHead() is to be called; when it is destroyed before, the client
+// gets a 500, and when between SendHead() and End(), a cut. Send() within the handler may write and let go of the file
+// before it returns, so no lock may be held that FileRange::owner's destructor takes.
 class HttpReply {
  public:
   virtual ~HttpReply() = default;

@@ -107,8 +107,10 @@ class HttpServerTest : public ::testing::Test {
     }
     if (path == "/drop") return;
     if (path == "/abort") return reply->Abort();
-    if (path == "/hold") {
+    if (path == "/hold" || path == "/answered-and-held") {
+      if (path != "/hold") reply->Send({200, {}, std::string("first")});
       held_.push_back(std::move(reply));
+      ++held_count_;
       return;
     }
     reply->Send({404, {}, std::string("nothing")});
@@ -132,7 +134,8 @@ class HttpServerTest : public ::testing::Test {
   Result<TempDir> directory_ = TempDir::Make("banyan-http-test");
   std::string content_ = std::string(5'000'000, '\0');
   std::shared_ptr<const UniqueFd> file_;
-  std::vector<std::shared_ptr<HttpReply>> held_;
+  std::vector<std::shared_ptr<HttpReply>> held_;  // to be looked at when held_count_ says so
+  std::atomic<int> held_count_{0};
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -185,6 +188,39 @@ TEST_F(HttpServerTest, BodiesStreamsAndDroppedReplies) {
   const Answer aborted = Ask(client, Request("/abort"));
   ASSERT_FALSE(aborted.status);
   EXPECT_EQ(aborted.status.error().code, Code::kUnavailable);
+}
+
+TEST_F(HttpServerTest, AReplyThatIsKeptTooLongHasNoSayInTheNextRequest) {
+  Serve();
+  HttpClient client;
+  EXPECT_EQ(Ask(client, Request("/answered-and-held")).body, "first");
+  auto second = std::async(std::launch::async, [&] { return Ask(client, Request("/hold")); });
+  while (held_count_ < 2) std::this_thread::sleep_for(milliseconds(1));
+  ASSERT_EQ(server_->connections(), 1u);  // both on one
+  held_[0]->Send({200, {}, std::string("first again")});
+  held_[0]->SendHead(200, {}, std::nullopt);
+  std::promise<bool> written;
+  held_[0]->Write("more", [&](bool alive) { written.set_value(alive); });
+  EXPECT_FALSE(written.get_future().get());
+  held_[0]->Abort();
+  held_[0].reset();
+  held_[1]->Send({200, {}, std::string("second")});
+  const Answer answer = second.get();
+  ASSERT_TRUE(answer.status) << answer.status.error().message;
+  EXPECT_EQ(answer.code, 200);
+  EXPECT_EQ(answer.body, "second");
+}
+
+TEST_F(HttpServerTest, RequestsThatComeTogetherAreAnsweredOneByOne) {
+  Serve();
+  constexpr int kRequests = 3'000;
+  std::string requests;
+  for (int i = 1; i < kRequests; ++i) requests += "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
+  requests += "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  const std::string answers = Raw(server_->port(), requests);
+  int count = 0;
+  for (size_t at = 0; (at = answers.find("HTTP/1.1 200 ", at)) != std::string::npos; ++at) ++count;
+  EXPECT_EQ(count, kRequests);
 }
 
 // Takes bodies piece by piece; goes on when the test says so.
