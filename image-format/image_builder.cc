@@ -16,9 +16,6 @@
 namespace banyan::image_format {
 namespace {
 
-// Metadata are compressed once and fetched at every first start.
-constexpr int kMetadataLevel = 9;
-
 Result<std::vector<ErofsDevice>> DevicesOf(std::span<const LayerInput> layers) {
   std::vector<ErofsDevice> devices;
   for (const LayerInput& layer : layers) {
@@ -31,10 +28,10 @@ Result<std::vector<ErofsDevice>> DevicesOf(std::span<const LayerInput> layers) {
   return devices;
 }
 
-Result<std::vector<std::byte>> Compress(std::span<const std::byte> bytes) {
+Result<std::vector<std::byte>> Compress(std::span<const std::byte> bytes, int level) {
   std::vector<std::byte> blob;
   AppendSink<std::vector<std::byte>> out(blob);
-  ZstdSink sink(out, kMetadataLevel);
+  ZstdSink sink(out, level);
   BANYAN_TRY(sink.Write(bytes));
   BANYAN_TRY(sink.Finish());
   return blob;
@@ -56,7 +53,8 @@ Device DeviceOf(const LayerInput& layer, uint32_t first_block) {
 
 }  // namespace
 
-Result<BuiltImage> BuildImage(std::span<const LayerInput> layers, std::string_view converter_version) {
+Result<BuiltImage> BuildImage(std::span<const LayerInput> layers, std::string_view converter_version,
+                              const BuildOptions& options) {
   std::vector<const LayerIndex*> indexes;
   std::vector<Digest> diff_ids;
   for (const LayerInput& layer : layers) {
@@ -66,14 +64,14 @@ Result<BuiltImage> BuildImage(std::span<const LayerInput> layers, std::string_vi
   BANYAN_ASSIGN(const std::vector<ErofsDevice> devices, DevicesOf(layers));
   BuiltImage image;
   {
-    BANYAN_ASSIGN(const MergedTree tree, MergeLayers(indexes));
+    BANYAN_ASSIGN(const MergedTree tree, MergeLayers(indexes, {.lower_layers = options.lower_layers}));
     BANYAN_ASSIGN(ErofsMetadata metadata, WriteErofs(tree, devices));
     image.metadata = std::move(metadata.bytes);
     for (size_t i = 0; i < layers.size(); ++i) {
       image.map.devices.push_back(DeviceOf(layers[i], metadata.device_first_blocks[i]));
     }
   }
-  BANYAN_ASSIGN(image.metadata_blob, Compress(image.metadata));
+  BANYAN_ASSIGN(image.metadata_blob, Compress(image.metadata, options.metadata_level));
   image.map.converter_version = converter_version;
   image.map.chain_id = ChainId(diff_ids);
   image.map.metadata_digest = Digest::Of(image.metadata);

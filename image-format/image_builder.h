@@ -29,9 +29,18 @@ struct BuiltImage {
   Digest map_digest;  // of map_blob
 };
 
-// `layers` bottom first. The same layers and version give the same bytes. Errors are those of MergeLayers and
+struct BuildOptions {
+  // More than 0: only what the layers above the lowest `lower_layers` change, to be stacked on a mount of those
+  // (MergeOptions). The map lists the devices of the whole chain all the same: a new link to a file of the lower part
+  // has its contents there.
+  uint32_t lower_layers = 0;
+  int metadata_level = 9;  // zstd's, of the metadata blob: compressed once, fetched at every first start
+};
+
+// `layers` bottom first. The same layers, version and options give the same bytes. Errors are those of MergeLayers and
 // WriteErofs.
-Result<BuiltImage> BuildImage(std::span<const LayerInput> layers, std::string_view converter_version);
+Result<BuiltImage> BuildImage(std::span<const LayerInput> layers, std::string_view converter_version,
+                              const BuildOptions& options = {});
 
 // The metadata blob, decompressed and checked against the map's length and digest (kDataLoss). Allocates
 // map.metadata_bytes, which a decoded map bounds.

@@ -121,6 +121,7 @@ Status Agent::OpenNode() {
 Status Agent::ServeContainerd() {
   const Config& config = options_.config;
   if (config.snapshotter_socket.empty()) return {};
+  const std::string snapshot_root = config.snapshotter_root.empty() ? config.data_root : config.snapshotter_root;
   container_images_ = std::make_unique<ContainerImages>(
       ContainerImages::Parts{.mounts = *mounts_,
                              .documents = *documents_,
@@ -128,15 +129,18 @@ Status Agent::ServeContainerd() {
                              .starts = *starts_,
                              .trust = trust_,
                              .store = *store_},
-      ContainerImages::Options{.lookup_timeout = config.lookup_timeout,
-                               .form = config.form,
-                               .fill = config.fill,
-                               .read_ahead_kib = static_cast<uint32_t>(config.read_ahead.bytes / kKiB)});
-  BANYAN_ASSIGN(snapshotter_,
-                snapshotter::Snapshotter::Open(
-                    {.root = config.snapshotter_root.empty() ? config.data_root : config.snapshotter_root,
-                     .images = container_images_.get(),
-                     .on_prepared = [this](const std::string& directory) { starts_->Prepared(directory); }}));
+      ContainerImages::Options{
+          .lookup_timeout = config.lookup_timeout,
+          .form = config.form,
+          .fill = config.fill,
+          .read_ahead_kib = static_cast<uint32_t>(config.read_ahead.bytes / kKiB),
+          .prefixes = {.root = snapshot_root + "/prefixes", .least_bytes = config.shared_prefix.bytes}});
+  container_images_->SweepPrefixes();
+  BANYAN_ASSIGN(snapshotter_, snapshotter::Snapshotter::Open({.root = snapshot_root,
+                                                              .images = container_images_.get(),
+                                                              .on_prepared = [this](const std::string& directory) {
+                                                                starts_->Prepared(directory);
+                                                              }}));
   BANYAN_TRY(MakeDirectories(std::filesystem::path(config.snapshotter_socket).parent_path().string(), 0711));
   BANYAN_ASSIGN(snapshots_rpc_, snapshotter::SnapshotService::Listen(*snapshotter_, config.snapshotter_socket));
   spdlog::info("snapshotter for containerd on {}, {} snapshots", config.snapshotter_socket, snapshotter_->count());

@@ -53,13 +53,19 @@ void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("mount.selinux_context",
              "`context=` of image mounts. auto: system_u:object_r:container_ro_file_t:s0 where SELinux is on.",
              &config.selinux_context);
+  schema.Add(
+      "mount.shared_prefix",
+      "Layers that several of containerd's images share get a mount of their own if their contents are at least so\n"
+      "large: the images then share its page cache. 0: never.",
+      &config.shared_prefix);
   schema.Add("snapshotter.socket",
              "containerd's snapshotter plugin listens here; empty: off. As in containerd's\n"
              "[proxy_plugins.banyan] address.",
              &config.snapshotter_socket);
   schema.Add("snapshotter.root",
-             "Directory of snapshots and image mounts; containerd must see it at the same path (in Kubernetes: a\n"
-             "volume with Bidirectional mount propagation). Empty: <data_root>/snapshots.",
+             "Directory of snapshots/ and prefixes/, where images are mounted; containerd must see it at the same path "
+             "(in Kubernetes: a\n"
+             "volume with Bidirectional mount propagation). Empty: data_root.",
              &config.snapshotter_root);
   schema.Add("snapshotter.lookup_timeout",
              "How long containerd waits for the answer whether an image can start lazily, before it pulls the image\n"

@@ -31,6 +31,7 @@ struct Config {
   std::string form = "auto";
   ByteCount read_ahead{uint64_t{1} << 20};
   std::string selinux_context = "auto";
+  ByteCount shared_prefix{uint64_t{16} << 20};
   std::string snapshotter_socket;  // empty: off
   std::string snapshotter_root;    // empty: <data_root>/snapshots
   std::chrono::milliseconds lookup_timeout{3000};

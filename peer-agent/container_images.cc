@@ -33,6 +33,7 @@ ContainerImages::ContainerImages(Parts parts, Options options)
       options_(std::move(options)),
       lookup_(parts.registries, parts.documents, parts.trust),
       lookup_timeout_(options_.lookup_timeout),
+      prefixes_(parts.mounts, parts.documents, warmers_, options_.prefixes),
       warmers_(kWarmers) {}
 
 ContainerImages::~ContainerImages() = default;
@@ -78,7 +79,7 @@ void ContainerImages::Warm(const LazyChain& chain, const std::string& directory)
 }
 
 Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, const std::string& directory) {
-  if (parts_.mounts.Find(directory)) return std::vector{directory};
+  if (std::vector<std::string> lowers = Lowers(directory); !lowers.empty()) return lowers;
   std::unique_lock lock(mutex_);
   const auto [flight, first] = flights_.try_emplace(directory);
   if (first) {
@@ -99,8 +100,17 @@ Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, 
   const Status made = *flight->second.ended;
   // The last to leave takes the flight along.
   if (flight->second.waiting == 0) flights_.erase(flight);
+  lock.unlock();
   if (!made) return Fail(made.error());
-  return std::vector{directory};
+  return Lowers(directory);
+}
+
+// The mounts that stand for the image at `directory`; empty when there is none.
+std::vector<std::string> ContainerImages::Lowers(const std::string& directory) {
+  const auto view = parts_.mounts.Find(directory);
+  if (!view) return {};
+  if (view->record.lower_directory.empty()) return {directory};
+  return {directory, view->record.lower_directory};
 }
 
 Status ContainerImages::Make(const LazyChain& chain, const std::string& directory) {
@@ -117,12 +127,17 @@ Status ContainerImages::Make(const LazyChain& chain, const std::string& director
   BANYAN_ASSIGN(const Origins origins, parts_.registries.Open(reference, {}));
   auto claim = parts_.mounts.Claim(directory);
   if (!claim) return claim.error().code == Code::kAlreadyExists ? Status{} : Fail(claim.error());
-  BANYAN_ASSIGN(const ImageDocuments documents, parts_.documents.Prefix(origins, chain.map_digest, chain.layers));
+  BANYAN_ASSIGN(const image_format::ImageMap map, parts_.documents.Map(origins, chain.map_digest));
+  const std::optional<PrefixMounts::Use> prefix = prefixes_.Find(map, chain.layers);
+  BANYAN_ASSIGN(const ImageDocuments documents,
+                parts_.documents.Prefix(origins, chain.map_digest, chain.layers, prefix ? prefix->layers() : 0));
   const auto documents_here = steady_clock::now();
   record.map_digest = documents.map_digest;
+  if (prefix) record.lower_directory = prefix->directory();
   BANYAN_TRY(MakeDirectories(directory));
   BANYAN_ASSIGN(record, parts_.mounts.Add(std::move(record), documents, origins));
   Log(chain, record, asked, documents_here);
+  prefixes_.Consider(record, chain.map_digest, map, chain.layers, origins);
   return {};
 }
 
@@ -164,6 +179,7 @@ Status ContainerImages::Unmount(const std::string& directory) {
   }
   parts_.starts.Unmounted(directory);
   const Status removed = parts_.mounts.Remove(directory, true);
+  if (removed) prefixes_.Sweep();
   if (removed || removed.error().code != Code::kNotFound) return removed;
   // A mount whose record was lost, or never restored, is in the kernel all the same.
   return lazyfs::UmountTarget(directory);

@@ -15,6 +15,7 @@
 #include "peer-agent/documents.h"
 #include "peer-agent/image_lookup.h"
 #include "peer-agent/mounts.h"
+#include "peer-agent/prefix_mounts.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/start_log.h"
 #include "peer-agent/trust.h"
@@ -31,6 +32,7 @@ class ContainerImages final : public snapshotter::LazyImages {
     std::string form = "auto";
     bool fill = false;
     uint32_t read_ahead_kib = 1024;
+    PrefixMounts::Options prefixes;
   };
   // Borrowed.
   struct Parts {
@@ -45,6 +47,9 @@ class ContainerImages final : public snapshotter::LazyImages {
   ContainerImages(Parts parts, Options options);
   // Waits for mounts and look-ups under way.
   ~ContainerImages() override;
+
+  // After the mounts were restored: prefixes that nobody stands on go.
+  void SweepPrefixes() { prefixes_.Sweep(); }
 
   void set_lookup_timeout(std::chrono::milliseconds timeout);
 
@@ -62,6 +67,7 @@ class ContainerImages final : public snapshotter::LazyImages {
   };
 
   Status Make(const snapshotter::LazyChain& chain, const std::string& directory);
+  std::vector<std::string> Lowers(const std::string& directory);
   void Log(const snapshotter::LazyChain& chain, const MountRecord& record, std::chrono::steady_clock::time_point asked,
            std::chrono::steady_clock::time_point documents);
 
@@ -73,7 +79,8 @@ class ContainerImages final : public snapshotter::LazyImages {
   std::chrono::milliseconds lookup_timeout_;                          // guarded by mutex_
   std::map<std::string, Flight> flights_;                             // by directory; guarded by mutex_
   std::map<Digest, std::shared_ptr<const FoundImage>> latest_finds_;  // by map; guarded by mutex_
-  ThreadPool warmers_;                                                // last: its threads use what is above
+  PrefixMounts prefixes_;
+  ThreadPool warmers_;  // last: its threads use what is above
 };
 
 }  // namespace banyan::peer_agent

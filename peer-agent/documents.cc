@@ -107,21 +107,23 @@ Result<std::string> Documents::Metadata(const Origins& origins, const image_form
   return path;
 }
 
-Result<ImageDocuments> Documents::Prefix(const Origins& origins, const Digest& map_digest, uint32_t layers) {
+Result<ImageDocuments> Documents::Prefix(const Origins& origins, const Digest& map_digest, uint32_t layers,
+                                         uint32_t lower_layers) {
   ImageDocuments documents;
   documents.map_digest = map_digest;
   BANYAN_ASSIGN(documents.map, Map(origins, map_digest));
-  if (layers < documents.map.devices.size()) {
+  if (layers < documents.map.devices.size() || lower_layers > 0) {
+    const auto key = std::make_tuple(map_digest, layers, lower_layers);
     std::optional<Digest> known;
     {
       const std::lock_guard lock(mutex_);
-      if (const auto found = prefixes_.find({map_digest, layers}); found != prefixes_.end()) known = found->second;
+      if (const auto found = built_.find(key); found != built_.end()) known = found->second;
     }
     auto map = known ? Map({}, *known) : Result<image_format::ImageMap>(Fail(Code::kNotFound, "not made yet"));
     if (!map) {
-      BANYAN_ASSIGN(ImageDocuments built, BuildPrefix(origins, documents.map, layers));
+      BANYAN_ASSIGN(ImageDocuments built, Build(origins, documents.map, layers, lower_layers));
       const std::lock_guard lock(mutex_);
-      prefixes_[{map_digest, layers}] = built.map_digest;
+      built_[key] = built.map_digest;
       return built;
     }
     documents.map_digest = *known;
@@ -131,10 +133,10 @@ Result<ImageDocuments> Documents::Prefix(const Origins& origins, const Digest& m
   return documents;
 }
 
-Result<ImageDocuments> Documents::BuildPrefix(const Origins& origins, const image_format::ImageMap& map,
-                                              uint32_t layers) {
-  const std::string what =
-      fmt::format("the lowest {} of {} layers of chain {}", layers, map.devices.size(), map.chain_id.ToString());
+Result<ImageDocuments> Documents::Build(const Origins& origins, const image_format::ImageMap& map, uint32_t layers,
+                                        uint32_t lower_layers) {
+  const std::string what = fmt::format("layers {} to {} of {} of chain {}", lower_layers + 1, layers,
+                                       map.devices.size(), map.chain_id.ToString());
   std::vector<image_format::LayerIndex> indexes;
   std::vector<image_format::LayerInput> inputs;
   indexes.reserve(layers);
@@ -152,7 +154,8 @@ Result<ImageDocuments> Documents::BuildPrefix(const Origins& origins, const imag
     indexes.push_back(std::move(*index));
     inputs.push_back({&indexes.back(), device.index_digest, device.index_bytes});
   }
-  auto built = AsBadContent(image_format::BuildImage(inputs, map.converter_version));
+  auto built = AsBadContent(
+      image_format::BuildImage(inputs, map.converter_version, {.lower_layers = lower_layers, .metadata_level = 1}));
   if (!built) return Fail(built.error().WithContext(what));
   ImageDocuments documents;
   documents.map_digest = built->map_digest;

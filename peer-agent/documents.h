@@ -11,9 +11,11 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "common/digest.h"
@@ -43,8 +45,10 @@ class Documents {
   Result<image_format::ImageMap> Map(const Origins& origins, const Digest& digest);
   // The path of the metadata, checked against the map.
   Result<std::string> Metadata(const Origins& origins, const image_format::ImageMap& map);
-  // Map and metadata of the lowest `layers` (≥ 1) of the image; of all of them: the image's own.
-  Result<ImageDocuments> Prefix(const Origins& origins, const Digest& map_digest, uint32_t layers);
+  // Map and metadata of the lowest `layers` (≥ 1) of the image; of all of them: the image's own. With `lower_layers`
+  // (fewer) only what the layers above those change, to be stacked on a mount of those.
+  Result<ImageDocuments> Prefix(const Origins& origins, const Digest& map_digest, uint32_t layers,
+                                uint32_t lower_layers = 0);
 
   // Removes the documents of all other maps.
   void KeepOnly(const std::set<Digest>& map_digests, const std::set<Digest>& metadata_digests);
@@ -53,12 +57,14 @@ class Documents {
   Documents(std::string directory, store::NodeStore& store) : directory_(std::move(directory)), store_(store) {}
   std::string MapPath(const Digest& digest) const;
   std::string MetadataPath(const Digest& digest) const;
-  Result<ImageDocuments> BuildPrefix(const Origins& origins, const image_format::ImageMap& map, uint32_t layers);
+  Result<ImageDocuments> Build(const Origins& origins, const image_format::ImageMap& map, uint32_t layers,
+                               uint32_t lower_layers);
 
   const std::string directory_;
   store::NodeStore& store_;
   std::mutex mutex_;
-  std::map<std::pair<Digest, uint32_t>, Digest> prefixes_;  // (map, layers) → the prefix's map; guarded by mutex_
+  // (map, layers, lower layers) → the map that was made; guarded by mutex_
+  std::map<std::tuple<Digest, uint32_t, uint32_t>, Digest> built_;
 };
 
 }  // namespace banyan::peer_agent

@@ -30,6 +30,7 @@ nlohmann::json ToJson(const MountRecord& record) {
           {"fill", record.fill},
           {"read_ahead_kib", record.read_ahead_kib},
           {"owner", record.owner},
+          {"lower_directory", record.lower_directory},
           {"local_devices", record.local_devices}};
 }
 
@@ -50,6 +51,7 @@ Result<MountRecord> FromJson(const std::string& text) {
     record.fill = json.at("fill").get<bool>();
     record.read_ahead_kib = json.at("read_ahead_kib").get<uint32_t>();
     record.owner = json.at("owner").get<std::string>();
+    record.lower_directory = json.value("lower_directory", "");
     record.local_devices = json.at("local_devices").get<std::vector<bool>>();
     return record;
   } catch (const nlohmann::json::exception& error) {

@@ -26,6 +26,8 @@ struct MountRecord {
   bool fill = false;
   uint32_t read_ahead_kib = 1024;
   std::string owner;  // "<pid> <start time>" of the process that the mount lives as long as; empty: none
+  // The mount of a shared prefix that this one is stacked on; empty: it stands alone.
+  std::string lower_directory;
   // Per device, whether the mount stands on the store's own file (pinned whole) rather than on FUSE.
   std::vector<bool> local_devices;
 };

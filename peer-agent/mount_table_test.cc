@@ -17,6 +17,7 @@ MountRecord Record(const std::string& directory) {
   record.map_digest = Digest::Of("map");
   record.image_config = R"({"config":{"Cmd":["sh"]}})";
   record.plain_http = true;
+  record.lower_directory = "/prefix";
   record.local_devices = {true, false};
   return record;
 }
@@ -35,6 +36,7 @@ TEST(MountTableTest, RecordsSurviveAReopenAndGoWhenRemoved) {
   EXPECT_EQ(contents.records[0].map_digest, Digest::Of("map"));
   EXPECT_EQ(contents.records[0].local_devices, (std::vector<bool>{true, false}));
   EXPECT_TRUE(contents.records[0].plain_http);
+  EXPECT_EQ(contents.records[0].lower_directory, "/prefix");
   ASSERT_TRUE(table.Remove("/a"));
   ASSERT_TRUE(table.Remove("/a"));
   EXPECT_EQ(table.Load().value().records.at(0).directory, "/b");
