@@ -33,9 +33,8 @@ Error Unknown(const ManifestTarget& target) {
 
 }  // namespace
 
-Manifests::Manifests(store::NodeStore& store, Counters& counters, std::chrono::milliseconds tag_lifetime,
-                     uint64_t cache_bytes)
-    : store_(store), counters_(counters), tag_lifetime_(tag_lifetime), cache_bytes_(cache_bytes) {}
+Manifests::Manifests(store::NodeStore& store, Counters& counters, Alarms& alarms, const Options& options)
+    : store_(store), counters_(counters), alarms_(alarms), options_(options) {}
 
 ManifestPtr Manifests::Remembered(const Digest& digest) {
   const std::scoped_lock lock(mutex_);
@@ -47,11 +46,11 @@ ManifestPtr Manifests::Remembered(const Digest& digest) {
 
 void Manifests::Remember(const ManifestPtr& manifest) {
   const std::scoped_lock lock(mutex_);
-  if (by_digest_.contains(manifest->digest) || manifest->body.size() > cache_bytes_) return;
+  if (by_digest_.contains(manifest->digest) || manifest->body.size() > options_.cache_bytes) return;
   recent_.push_front(manifest);
   by_digest_[manifest->digest] = recent_.begin();
   recent_bytes_ += manifest->body.size();
-  while (recent_bytes_ > cache_bytes_) {
+  while (recent_bytes_ > options_.cache_bytes) {
     recent_bytes_ -= recent_.back()->body.size();
     by_digest_.erase(recent_.back()->digest);
     recent_.pop_back();
@@ -110,7 +109,9 @@ void Manifests::SetTag(const std::string& key, const Digest& digest) {
   }
 }
 
-bool Manifests::IsFresh(const Tag& tag) const { return tag.checked && Clock::now() - *tag.checked < tag_lifetime_; }
+bool Manifests::IsFresh(const Tag& tag) const {
+  return tag.checked && Clock::now() - *tag.checked < options_.tag_lifetime;
+}
 
 void Manifests::Get(const ManifestTarget& target, Done done) {
   std::optional<Digest> digest = target.digest;
@@ -124,27 +125,27 @@ void Manifests::Get(const ManifestTarget& target, Done done) {
   }
   if (!target.digest && !target.upstream) return done(Fail(Unknown(target)));
   const std::string flight = FlightKey(target);
+  ManifestPtr late;
   {
     const std::scoped_lock lock(mutex_);
-    std::vector<Done>& waiting = flights_[flight];
-    waiting.push_back(std::move(done));
-    if (waiting.size() > 1) return;
+    const auto [found, begins] = flights_.try_emplace(flight);
+    late = found->second.late;
+    if (!late) found->second.waiting.push_back(std::move(done));
+    if (!late && !begins) return;
+    if (begins) found->second.id = ++last_flight_;
   }
+  if (late) return done(FoundManifest{std::move(late), RequestResult::kStale});
   if (!disk_.Post([this, target, flight] { LookOnDisk(target, flight); })) {
     Land(flight, Fail(Code::kResourceExhausted, "too many requests wait for the disk"));
   }
 }
 
 void Manifests::LookOnDisk(const ManifestTarget& target, const std::string& flight) {
-  std::optional<Digest> digest = target.digest;
-  if (!digest) {
-    const std::optional<Tag> tag = LoadTag(TagKey(target));
-    if (tag && IsFresh(*tag)) digest = tag->digest;
-  }
-  if (digest) {
-    if (ManifestPtr manifest = Load(*digest)) {
-      return Land(flight, FoundManifest{std::move(manifest), RequestResult::kHit});
-    }
+  const std::optional<Tag> tag = target.digest ? std::nullopt : LoadTag(TagKey(target));
+  const std::optional<Digest> digest = tag ? tag->digest : target.digest;
+  if (const ManifestPtr manifest = digest ? Load(*digest) : nullptr) {
+    if (!tag || IsFresh(*tag)) return Land(flight, FoundManifest{manifest, RequestResult::kHit});
+    AnswerStaleSoon(flight, manifest);
   }
   if (!target.upstream) return Land(flight, Fail(Unknown(target)));
   if (!target.upstream->calls().Post([this, target, flight] { AskUpstream(target, flight); })) {
@@ -201,12 +202,33 @@ Result<FoundManifest> Manifests::Revalidate(const ManifestTarget& target) {
   }
 }
 
+void Manifests::AnswerStaleSoon(const std::string& flight, const ManifestPtr& known) {
+  uint64_t id = 0;
+  {
+    const std::scoped_lock lock(mutex_);
+    id = flights_.at(flight).id;
+  }
+  alarms_.After(options_.stale_after, [this, flight, known, id] {
+    std::vector<Done> waiting;
+    {
+      const std::scoped_lock lock(mutex_);
+      const auto found = flights_.find(flight);
+      if (found == flights_.end() || found->second.id != id) return;
+      found->second.late = known;
+      waiting.swap(found->second.waiting);
+    }
+    spdlog::info("manifest {}: the upstream takes long; what its tag meant last is served", known->digest.ToString());
+    for (const Done& done : waiting) done(FoundManifest{known, RequestResult::kStale});
+  });
+}
+
 void Manifests::Land(const std::string& flight, const Result<FoundManifest>& found) {
   std::vector<Done> waiting;
   {
     const std::scoped_lock lock(mutex_);
-    waiting = std::move(flights_[flight]);
-    flights_.erase(flight);
+    const auto landed = flights_.find(flight);
+    waiting = std::move(landed->second.waiting);
+    flights_.erase(landed);
   }
   for (const Done& done : waiting) done(found);
 }

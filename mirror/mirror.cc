@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/log.h"
+#include "mirror/alarms.h"
 #include "mirror/answers.h"
 #include "mirror/blob_flights.h"
 #include "mirror/manifests.h"
@@ -87,8 +88,9 @@ class Mirror::Impl : public std::enable_shared_from_this<Mirror::Impl> {
         hooks_(std::move(hooks)),
         store_(store),
         flights_(store, counters_, hooks_, options_.max_orphans),
-        manifests_(store, counters_, options_.tag_lifetime, options_.manifest_cache_bytes),
-        referrers_(hooks_, options_.referrers_lifetime) {}
+        manifests_(store, counters_, alarms_,
+                   {options_.tag_lifetime, options_.stale_after, options_.manifest_cache_bytes}),
+        referrers_(hooks_, alarms_, {options_.referrers_lifetime, options_.stale_after, options_.referrers_budget}) {}
 
   Status AddUpstreams();
   void Stop();
@@ -117,6 +119,7 @@ class Mirror::Impl : public std::enable_shared_from_this<Mirror::Impl> {
   bool stopped_ = false;                                        // guarded by mutex_
   std::map<std::string, std::shared_ptr<Upstream>> upstreams_;  // guarded by mutex_
   BlobFlights flights_;
+  Alarms alarms_;
   Manifests manifests_;
   Referrers referrers_;
 };
@@ -150,6 +153,7 @@ void Mirror::Impl::Stop() {
   manifests_.Stop();
   referrers_.Stop();
   for (const auto& [name, upstream] : upstreams) upstream->calls().Stop();
+  alarms_.Stop();
 }
 
 Result<std::shared_ptr<Upstream>> Mirror::Impl::FindUpstream(const std::string& name) {

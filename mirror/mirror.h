@@ -36,6 +36,11 @@ struct MirrorOptions {
 
   std::chrono::milliseconds tag_lifetime{30'000};  // a tag is looked up again after this time
   std::chrono::milliseconds referrers_lifetime{10'000};
+  // When the upstream has not answered after this time, what it said last is, if that is known: a tag's manifest, a
+  // list of referrers.
+  std::chrono::milliseconds stale_after{2'000};
+  // The same, when the hook has referrers of the type that is asked for: they are answered without the upstream's.
+  std::chrono::milliseconds referrers_budget{300};
   uint32_t max_orphans = 8;                   // fills that go on though nobody reads them any more
   uint32_t max_repositories = 64;             // connections kept open, of each upstream
   uint64_t manifest_cache_bytes = 16 * kMiB;  // in memory

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <thread>
 
@@ -86,13 +87,16 @@ class MirrorTest : public ::testing::Test {
     }
     return count;
   }
-  // Until the blob is whole in the store.
-  bool AwaitStored(const Digest& digest) {
+  static bool Await(const std::function<bool()>& holds) {
     for (int i = 0; i < 1000; ++i) {
-      if (store_->BlobBytes(digest)) return true;
+      if (holds()) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     return false;
+  }
+  // Until the blob is whole in the store.
+  bool AwaitStored(const Digest& digest) {
+    return Await([&] { return store_->BlobBytes(digest).has_value(); });
   }
 
   TempDir dir_ = TempDir::Make("banyan-mirror").value();
@@ -489,7 +493,7 @@ TEST_F(MirrorTest, HooksComeFirst) {
   EXPECT_EQ(Get("/v2/open/manifests/latest").status, 403);  // the upstream wants credentials
   EXPECT_EQ(Get("/v2/secret/manifests/latest", "Authorization: Basic x\r\n").status, 200);
   EXPECT_EQ(Get("/v2/secret/manifests/latest", "Authorization: Basic x\r\n").status, 200);
-  EXPECT_EQ(resolved, 2);
+  EXPECT_TRUE(Await([&] { return resolved == 2; }));  // the hook comes behind the answer
   EXPECT_EQ(fetched, 1);
   EXPECT_EQ(Get(BlobPath(Digest::Of(tree_blob))).body, tree_blob);
   EXPECT_EQ(Count("GET", "/blobs/"), 0U);
@@ -612,10 +616,14 @@ TEST_F(MirrorTest, AFillWithoutReadersGoesOnWithinABound) {
   const Digest second = registry_->AddBlob(two);
   registry_->AddFault({.path_contains = "/blobs/", .kind = Fault::Kind::kSlow, .delay = std::chrono::milliseconds(5)});
   for (const Digest& digest : {first, second}) {
-    Connection connection(server_->port());
-    connection.Send("GET", BlobPath(digest), "Range: bytes=0-\r\n");
-    connection.ReadHead();
-    EXPECT_EQ(connection.ReadBody(1000).size(), 1000U);
+    {
+      Connection connection(server_->port());
+      connection.Send("GET", BlobPath(digest), "Range: bytes=0-\r\n");
+      connection.ReadHead();
+      EXPECT_EQ(connection.ReadBody(1000).size(), 1000U);
+    }
+    // The first is to be left alone before the second.
+    EXPECT_TRUE(Await([&] { return mirror_->stats().readers_active == 0; }));
   }
   EXPECT_TRUE(AwaitStored(first));
   EXPECT_FALSE(store_->BlobBytes(second));

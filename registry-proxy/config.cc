@@ -62,6 +62,14 @@ void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("mirror.tag_lifetime", "A tag is looked up again after this time.", &config.tag_lifetime);
   schema.Add("mirror.referrers_lifetime", "An upstream's list of referrers is asked for again after this time.",
              &config.referrers_lifetime);
+  schema.Add(
+      "mirror.stale_after",
+      "An upstream that has not answered after this time is not waited for if what it said last is known: a tag,\n"
+      "a list of referrers.",
+      &config.stale_after);
+  schema.Add("mirror.referrers_budget",
+             "How long the artifacts made here wait for the upstream's own referrers, which are listed with them.",
+             &config.referrers_budget);
   schema.Add("registry.push", "Take pushes: images of names without a registry are kept here.", &config.push);
   schema.Add("registry.delete", "Allow to delete what was pushed.", &config.remove);
   schema.Add("registry.password_file",

@@ -36,6 +36,8 @@ struct Config {
   std::string default_upstream;
   std::chrono::milliseconds tag_lifetime{30'000};
   std::chrono::milliseconds referrers_lifetime{10'000};
+  std::chrono::milliseconds stale_after{2'000};
+  std::chrono::milliseconds referrers_budget{300};
   std::map<std::string, UpstreamConfig> upstreams;
   bool push = false;
   bool remove = false;

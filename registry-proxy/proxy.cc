@@ -156,6 +156,8 @@ Status Proxy::StartMirror() {
   options.default_upstream = config_.default_upstream;
   options.tag_lifetime = config_.tag_lifetime;
   options.referrers_lifetime = config_.referrers_lifetime;
+  options.stale_after = config_.stale_after;
+  options.referrers_budget = config_.referrers_budget;
 
   mirror::Hooks hooks;
   hooks.answer_first = [this](auto& request, auto& reply) { return AnswerFirst(request, reply); };
