@@ -29,7 +29,7 @@ struct Config {
   std::chrono::milliseconds read_timeout{5 * 60 * 1000};
   bool fill = false;
   std::string form = "auto";
-  ByteCount read_ahead{uint64_t{1} << 20};
+  ByteCount read_ahead{uint64_t{128} << 10};
   std::string selinux_context = "auto";
   ByteCount shared_prefix{uint64_t{16} << 20};
   std::string snapshotter_socket;  // empty: off
