@@ -71,8 +71,9 @@ log "the upstream goes away: what was pulled is served, artifacts too"
 kill -STOP "${STARTED[0]}"
 sleep 1.2
 expect 200 GET /v2/team/one/manifests/1
-rm -rf "$WORK/data"
 stop_agents "$WORK/data"
+while read -r mount; do umount -l "$mount"; done < <(mounts_below "$WORK/data")
+rm -rf "$WORK/data"
 kill -CONT "${STARTED[0]}"
 
 log "killed with -9 in the middle of a conversion: it goes on by itself after the restart"
