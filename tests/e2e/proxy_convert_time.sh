@@ -19,8 +19,8 @@ begin=$EPOCHREALTIME
 expect 200 GET "/v2/team/$IMAGE/manifests/1?ns=$REGISTRY"
 wait_converted 1 300 || fail "not converted: $(tail -5 "$PROXY_LOG")"
 ms=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
-bytes=$(metric banyan_conversion_source_bytes_total)
+bytes=$(metric banyan_converted_source_bytes_total)
 cpu=$(awk '{ printf "%.1f", ($14 + $15) / 100 }' "/proc/$PROXY_PID/stat")
 rss=$(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$PROXY_PID/status")
-log "$IMAGE: converted in $ms ms (${bytes:-?} bytes of layers, $cpu s of CPU, $rss MiB of memory; load $(cut -d' ' -f1 /proc/loadavg))"
+log "$IMAGE: converted in $ms ms ($bytes bytes of layers, $cpu s of CPU, $rss MiB of memory; load $(cut -d' ' -f1 /proc/loadavg))"
 ((LIMIT == 0 || ms <= LIMIT * 1000)) || fail "longer than $LIMIT s"
