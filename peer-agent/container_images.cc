@@ -81,8 +81,9 @@ void ContainerImages::Warm(const LazyChain& chain, const std::string& directory)
 Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, const std::string& directory) {
   if (std::vector<std::string> lowers = Lowers(directory); !lowers.empty()) return lowers;
   std::unique_lock lock(mutex_);
-  const auto [flight, first] = flights_.try_emplace(directory);
-  if (first) {
+  const auto inserted = flights_.try_emplace(directory);
+  const auto flight = inserted.first;
+  if (inserted.second) {
     lock.unlock();
     Status made = Make(chain, directory);
     lock.lock();
