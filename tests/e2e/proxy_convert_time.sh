@@ -15,10 +15,15 @@ key_file = "$WORK/keys/signing.pem"
 [upstreams."$REGISTRY"]
 TOML
 
-begin=$EPOCHREALTIME
 expect 200 GET "/v2/team/$IMAGE/manifests/1?ns=$REGISTRY"
-wait_converted 1 300 || fail "not converted: $(tail -5 "$PROXY_LOG")"
-ms=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
+# The proxy's own clock is read, and seldom is it asked: it needs the processors.
+conversion() { "$BANYAN_BIN/banyan" conversions --address "$STATUS" --json | jq -r ".[0].$1"; }
+for ((i = 0; i < 300; ++i)); do
+  [[ $(conversion state) != "done" ]] || break
+  sleep 1
+done
+[[ $(conversion state) == "done" ]] || fail "not converted: $(tail -5 "$PROXY_LOG")"
+ms=$(conversion "seconds * 1000 | floor")
 bytes=$(metric banyan_converted_source_bytes_total)
 cpu=$(awk '{ printf "%.1f", ($14 + $15) / 100 }' "/proc/$PROXY_PID/stat")
 rss=$(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$PROXY_PID/status")
