@@ -103,7 +103,9 @@ Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, 
   if (flight->second.waiting == 0) flights_.erase(flight);
   lock.unlock();
   if (!made) return Fail(made.error());
-  return Lowers(directory);
+  std::vector<std::string> lowers = Lowers(directory);
+  if (lowers.empty()) return Fail(Code::kAborted, fmt::format("{} was unmounted at once", directory));
+  return lowers;
 }
 
 // The mounts that stand for the image at `directory`; empty when there is none.
