@@ -16,7 +16,8 @@ namespace {
 
 void RemoveContents(const std::string& directory) {
   std::error_code ignored;
-  for (const auto& item : std::filesystem::directory_iterator(directory, ignored)) convert::RemoveTree(item.path().string());
+  for (const auto& item : std::filesystem::directory_iterator(directory, ignored))
+    convert::RemoveTree(item.path().string());
 }
 
 Status WriteContents(const LoadedImage& image, const ErofsTree& view, TreeWriter& writer, Progress& progress,
