@@ -1,6 +1,7 @@
 #include "peer-agent/documents.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -162,6 +163,8 @@ Result<ImageDocuments> Documents::Build(const Origins& origins, const image_form
   documents.metadata_path = MetadataPath(built->map.metadata_digest);
   BANYAN_TRY(ReplaceFile(MapPath(built->map_digest), built->map_blob));
   BANYAN_TRY(ReplaceFile(documents.metadata_path, built->metadata));
+  indexes.clear();
+  ::malloc_trim(0);  // trees and indexes of a large image are tens of MiB, and wanted rarely
   // Its metadata exist nowhere else: should the file rot, this brings it back.
   if (Status status = store_.PutBlob(built->map.metadata_blob_digest, built->metadata_blob); !status) {
     spdlog::debug("metadata of {} are not cached: {}", what, status.error().message);

@@ -6,7 +6,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/e2e.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/containerd.sh"
 
-agent_mounts() { banyan --json info | jq .mounts; }
+# Of images; a mount that several of them share is not one.
+agent_mounts() { banyan --json ls | jq '[.mounts[] | select(.directory | contains("/snapshots/"))] | length'; }
 agent_rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$AGENT_PID/status"; }
 
 # variants COUNT: lazy/v:0 … are converted: the base image with a small layer of its own each.
