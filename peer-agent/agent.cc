@@ -25,6 +25,9 @@ using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
 constexpr uint32_t kDefaultStarts = 20;
+// A predecessor that was killed may still be on its way out, with its locks.
+constexpr std::chrono::seconds kPatienceWithPredecessor{3};
+constexpr std::chrono::milliseconds kLockRetry{20};
 constexpr std::string_view kSystemdKeeper = "systemd";
 
 uint64_t MicrosSince(steady_clock::time_point start) {
@@ -44,6 +47,18 @@ std::string OwnerOf(pid_t pid) {
   std::string field;
   for (int i = 3; i <= 22; ++i) fields >> field;
   return fmt::format("{} {}", pid, field);
+}
+
+// `open` until it gives anything but kFailedPrecondition, which is what a held lock gives.
+template <typename Open>
+auto OpenAfterPredecessor(Open open) {
+  const auto deadline = steady_clock::now() + kPatienceWithPredecessor;
+  auto opened = open();
+  while (!opened && opened.error().code == Code::kFailedPrecondition && steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kLockRetry);
+    opened = open();
+  }
+  return opened;
 }
 
 std::string Normal(const std::string& path) { return std::filesystem::path(path).lexically_normal().string(); }
@@ -78,9 +93,10 @@ Status Agent::OpenNode() {
   BANYAN_TRY(MakeDirectories(root, 0755));
   executor_ = std::make_unique<ThreadPool>(std::max(2U, std::thread::hardware_concurrency()));
   timer_ = std::make_unique<fetch::ThreadTimer>();
-  BANYAN_ASSIGN(store_,
-                store::NodeStore::Open(
-                    {.root = root + "/store", .budget_bytes = config.store_budget.bytes, .defer_eviction = true}));
+  BANYAN_ASSIGN(store_, OpenAfterPredecessor([&] {
+                  return store::NodeStore::Open(
+                      {.root = root + "/store", .budget_bytes = config.store_budget.bytes, .defer_eviction = true});
+                }));
   scheduler_ = std::make_unique<fetch::Scheduler>(
       fetch::Scheduler::Options{.executor = *executor_, .timer = timer_.get(), .read_timeout = config.read_timeout});
   if (config.keeper_socket == kSystemdKeeper) {
@@ -136,11 +152,12 @@ Status Agent::ServeContainerd() {
           .read_ahead_kib = static_cast<uint32_t>(config.read_ahead.bytes / kKiB),
           .prefixes = {.root = snapshot_root + "/prefixes", .least_bytes = config.shared_prefix.bytes}});
   container_images_->SweepPrefixes();
-  BANYAN_ASSIGN(snapshotter_, snapshotter::Snapshotter::Open({.root = snapshot_root,
-                                                              .images = container_images_.get(),
-                                                              .on_prepared = [this](const std::string& directory) {
-                                                                starts_->Prepared(directory);
-                                                              }}));
+  BANYAN_ASSIGN(snapshotter_, OpenAfterPredecessor([&] {
+                  return snapshotter::Snapshotter::Open(
+                      {.root = snapshot_root,
+                       .images = container_images_.get(),
+                       .on_prepared = [this](const std::string& directory) { starts_->Prepared(directory); }});
+                }));
   BANYAN_TRY(MakeDirectories(std::filesystem::path(config.snapshotter_socket).parent_path().string(), 0711));
   BANYAN_ASSIGN(snapshots_rpc_, snapshotter::SnapshotService::Listen(*snapshotter_, config.snapshotter_socket));
   spdlog::info("snapshotter for containerd on {}, {} snapshots", config.snapshotter_socket, snapshotter_->count());
