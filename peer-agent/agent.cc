@@ -180,8 +180,8 @@ Agent::~Agent() {
   if (registries_) registries_->Shutdown();
   http_.reset();
   snapshots_rpc_.reset();
+  snapshotter_.reset();  // its thread unmounts through the images
   container_images_.reset();
-  snapshotter_.reset();
   images_.reset();
   // Reads stop being answered before what answers them goes. A mount is in the kernel, not here: with a keeper it only
   // waits.

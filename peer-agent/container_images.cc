@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include "common/file_io.h"
 #include "lazyfs/image_mount.h"
 
 namespace banyan::peer_agent {
@@ -88,8 +87,10 @@ Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, 
     Status made = Make(chain, directory);
     lock.lock();
     if (flight->second.unwanted && made) {
+      lock.unlock();
       (void)parts_.mounts.Remove(directory, true);  // says itself why not
       made = Fail(Code::kAborted, fmt::format("{} was removed while it was being mounted", directory));
+      lock.lock();
     }
     flight->second.ended = made;
     ended_.notify_all();
@@ -108,12 +109,15 @@ Result<std::vector<std::string>> ContainerImages::Mount(const LazyChain& chain, 
   return lowers;
 }
 
-// The mounts that stand for the image at `directory`; empty when there is none.
+// The mounts that stand for the image at `directory`; empty when there is none, or not all: a prefix that could not be
+// restored must not be taken for an empty one.
 std::vector<std::string> ContainerImages::Lowers(const std::string& directory) {
   const auto view = parts_.mounts.Find(directory);
   if (!view) return {};
-  if (view->record.lower_directory.empty()) return {directory};
-  return {directory, view->record.lower_directory};
+  const std::string& lower = view->record.lower_directory;
+  if (lower.empty()) return {directory};
+  if (!parts_.mounts.Find(lower)) return {};
+  return {directory, lower};
 }
 
 Status ContainerImages::Make(const LazyChain& chain, const std::string& directory) {
@@ -128,6 +132,10 @@ Status ContainerImages::Make(const LazyChain& chain, const std::string& director
   record.read_ahead_kib = options_.read_ahead_kib;
   BANYAN_ASSIGN(const net::ImageReference reference, net::ImageReference::Parse(chain.image_reference));
   BANYAN_ASSIGN(const Origins origins, parts_.registries.Open(reference, {}));
+  if (parts_.mounts.Find(directory) && Lowers(directory).empty()) {
+    spdlog::warn("{}: the mount that it stood on is gone; it is mounted anew", directory);
+    BANYAN_TRY(parts_.mounts.Remove(directory, true));
+  }
   auto claim = parts_.mounts.Claim(directory);
   if (!claim) return claim.error().code == Code::kAlreadyExists ? Status{} : Fail(claim.error());
   BANYAN_ASSIGN(const image_format::ImageMap map, parts_.documents.Map(origins, chain.map_digest));
@@ -137,7 +145,6 @@ Status ContainerImages::Make(const LazyChain& chain, const std::string& director
   const auto documents_here = steady_clock::now();
   record.map_digest = documents.map_digest;
   if (prefix) record.lower_directory = prefix->directory();
-  BANYAN_TRY(MakeDirectories(directory));
   BANYAN_ASSIGN(record, parts_.mounts.Add(std::move(record), documents, origins));
   Log(chain, record, asked, documents_here);
   prefixes_.Consider(record, chain.map_digest, map, chain.layers, origins);
@@ -188,12 +195,28 @@ Status ContainerImages::Unmount(const std::string& directory) {
   return lazyfs::UmountTarget(directory);
 }
 
-snapshotter::Usage ContainerImages::UsageOf(const LazyChain& chain) {
+// containerd asks every few seconds for every snapshot: a layer that is in use is found without reading the map again.
+std::shared_ptr<store::StoredLayer> ContainerImages::TopLayer(const LazyChain& chain) {
+  const auto key = std::make_pair(chain.map_digest, chain.layers);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = top_layers_.find(key); found != top_layers_.end()) {
+      if (auto layer = found->second.lock()) return layer;
+    }
+  }
   const auto map = parts_.documents.Map({}, chain.map_digest);
-  if (!map || chain.layers == 0 || chain.layers > map->devices.size()) return {};
-  const auto layer = parts_.store.OpenLayer(map->devices[chain.layers - 1]);
-  if (!layer) return {};
-  const uint64_t bytes = (*layer)->present_bytes();
+  if (!map || chain.layers == 0 || chain.layers > map->devices.size()) return nullptr;
+  auto layer = parts_.store.OpenLayer(map->devices[chain.layers - 1]);
+  if (!layer) return nullptr;
+  const std::lock_guard lock(mutex_);
+  std::erase_if(top_layers_, [](const auto& entry) { return entry.second.expired(); });
+  top_layers_[key] = *layer;
+  return *layer;
+}
+
+snapshotter::Usage ContainerImages::UsageOf(const LazyChain& chain) {
+  const auto layer = TopLayer(chain);
+  const uint64_t bytes = layer ? layer->present_bytes() : 0;
   return {.bytes = bytes, .inodes = bytes > 0 ? 1U : 0U};
 }
 

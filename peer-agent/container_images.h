@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/executor.h"
@@ -68,6 +69,7 @@ class ContainerImages final : public snapshotter::LazyImages {
 
   Status Make(const snapshotter::LazyChain& chain, const std::string& directory);
   std::vector<std::string> Lowers(const std::string& directory);
+  std::shared_ptr<store::StoredLayer> TopLayer(const snapshotter::LazyChain& chain);
   void Log(const snapshotter::LazyChain& chain, const MountRecord& record, std::chrono::steady_clock::time_point asked,
            std::chrono::steady_clock::time_point documents);
 
@@ -79,6 +81,8 @@ class ContainerImages final : public snapshotter::LazyImages {
   std::chrono::milliseconds lookup_timeout_;                          // guarded by mutex_
   std::map<std::string, Flight> flights_;                             // by directory; guarded by mutex_
   std::map<Digest, std::shared_ptr<const FoundImage>> latest_finds_;  // by map; guarded by mutex_
+  // By map and layers; guarded by mutex_.
+  std::map<std::pair<Digest, uint32_t>, std::weak_ptr<store::StoredLayer>> top_layers_;
   PrefixMounts prefixes_;
   ThreadPool warmers_;  // last: its threads use what is above
 };
