@@ -119,7 +119,10 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
         [this](int status, const HeaderList& headers) {
           return handlers_.on_head ? handlers_.on_head(status, headers) : Status();
         },
-        [this](std::span<const std::byte> data) { return handlers_.on_data ? handlers_.on_data(data) : Status(); });
+        [this](std::span<const std::byte> data) { return handlers_.on_data ? handlers_.on_data(data) : Status(); },
+        [this](int status, const HeaderList& headers) {
+          if (handlers_.on_interim) handlers_.on_interim(status, headers);
+        });
     if (may_reuse) {
       if (std::optional<tcp::socket> kept = client_.TakeIdle(peer_)) {
         reused_ = true;

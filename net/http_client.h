@@ -30,6 +30,8 @@ struct HttpClientRequest {
 
 // Called on the client's thread, in this order; must not block, and may call Start and Cancel.
 struct HttpClientHandlers {
+  // A 1xx answer: the peer lives, and its stall timeout begins anew. May be null.
+  std::function<void(int status, const HeaderList&)> on_interim;
   // The final status (not 1xx) and headers; an error ends the request with it. May be null.
   std::function<Status(int status, const HeaderList&)> on_head;
   // Out of the receive buffer; an error ends the request with it. May be null.

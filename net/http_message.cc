@@ -172,6 +172,7 @@ struct HttpResponseParser::Impl {
   bool head_request;
   OnHead on_head;
   OnData on_data;
+  OnInterim on_interim;
   Error failure;
   bool head_given = false;
   std::optional<http::response_parser<SinkBody>> parser;
@@ -186,12 +187,14 @@ struct HttpResponseParser::Impl {
   }
 };
 
-HttpResponseParser::HttpResponseParser(uint32_t max_header_bytes, bool head_request, OnHead on_head, OnData on_data)
+HttpResponseParser::HttpResponseParser(uint32_t max_header_bytes, bool head_request, OnHead on_head, OnData on_data,
+                                       OnInterim on_interim)
     : impl_(std::make_unique<Impl>()) {
   impl_->max_header_bytes = max_header_bytes;
   impl_->head_request = head_request;
   impl_->on_head = std::move(on_head);
   impl_->on_data = std::move(on_data);
+  impl_->on_interim = std::move(on_interim);
   impl_->Reset();
 }
 
@@ -208,6 +211,7 @@ Result<size_t> HttpResponseParser::Feed(std::string_view bytes) {
     if (impl_->parser->is_header_done() && !impl_->head_given) {
       const int status = static_cast<int>(impl_->parser->get().result_int());
       if (status >= 100 && status < 200) {
+        if (impl_->on_interim) impl_->on_interim(status, ListOf(impl_->parser->get()));
         impl_->Reset();
         continue;
       }

@@ -56,15 +56,17 @@ class HttpRequestParser {
   std::unique_ptr<Impl> impl_;
 };
 
-// One response out of a byte stream; 1xx answers are skipped. Body bytes are handed on out of the caller's buffer.
-// Externally synchronised.
+// One response out of a byte stream; 1xx answers go to a handler of their own. Body bytes are handed on out of the
+// caller's buffer. Externally synchronised.
 class HttpResponseParser {
  public:
   using OnHead = std::function<Status(int status, const HeaderList&)>;
   using OnData = std::function<Status(std::span<const std::byte>)>;
+  using OnInterim = std::function<void(int status, const HeaderList&)>;
 
-  // `head_request`: the answer has no body, whatever its Content-Length.
-  HttpResponseParser(uint32_t max_header_bytes, bool head_request, OnHead on_head, OnData on_data);
+  // `on_interim` may be null. `head_request`: the answer has no body, whatever its Content-Length.
+  HttpResponseParser(uint32_t max_header_bytes, bool head_request, OnHead on_head, OnData on_data,
+                     OnInterim on_interim = nullptr);
   ~HttpResponseParser();
 
   // As HttpRequestParser::Feed; errors of the callbacks come back as they are.

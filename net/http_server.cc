@@ -115,7 +115,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   // with the next one.
   bool IsCurrent(uint64_t request) const { return request == request_; }
   void Send(HttpResponse response);
-  void SendInterim(int status);
+  void SendInterim(int status, const std::vector<std::pair<std::string, std::string>>& headers);
   void SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
                 std::optional<uint64_t> body_bytes);
   void Write(std::string bytes, FileRange file, std::function<void(bool)> on_written);
@@ -193,8 +193,8 @@ class Reply final : public HttpReply {
     }
     if (connection_->IsCurrent(request_)) connection_->Send(std::move(response));
   }
-  void SendInterim(int status) override {
-    Post([status](Connection& c) { c.SendInterim(status); });
+  void SendInterim(int status, std::vector<std::pair<std::string, std::string>> headers) override {
+    Post([status, h = std::move(headers)](Connection& c) { c.SendInterim(status, h); });
   }
   void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
                 std::optional<uint64_t> body_bytes) override {
@@ -369,9 +369,9 @@ void Connection::Send(HttpResponse response) {
   Enqueue(std::move(output));
 }
 
-void Connection::SendInterim(int status) {
+void Connection::SendInterim(int status, const std::vector<std::pair<std::string, std::string>>& headers) {
   if (!replying_ || head_sent_ || status < 101 || status > 199) return;
-  Enqueue({FormatHead(status, {}, std::nullopt, false, true), {}, nullptr});
+  Enqueue({FormatHead(status, headers, std::nullopt, false, true), {}, nullptr});
 }
 
 void Connection::SendHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,

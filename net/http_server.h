@@ -44,7 +44,8 @@ class HttpReply {
   virtual ~HttpReply() = default;
   virtual void Send(HttpResponse response) = 0;
   // An answer of 102 and the like, before the real one.
-  virtual void SendInterim(int status) = 0;
+  virtual void SendInterim(int status, std::vector<std::pair<std::string, std::string>> headers) = 0;
+  void SendInterim(int status) { SendInterim(status, {}); }
   // Begins a body that comes by Write(); chunked when `body_bytes` is not known.
   virtual void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
                         std::optional<uint64_t> body_bytes) = 0;

@@ -12,7 +12,7 @@ namespace {
 struct CapturedReply final : net::HttpReply {
   explicit CapturedReply(std::promise<int>& result) : status(result) {}
   void Send(net::HttpResponse response) override { status.set_value(response.status); }
-  void SendInterim(int) override {}
+  void SendInterim(int, std::vector<std::pair<std::string, std::string>>) override {}
   void SendHead(int, std::vector<std::pair<std::string, std::string>>, std::optional<uint64_t>) override {}
   void Write(std::string, std::function<void(bool)>) override {}
   void WriteFile(net::FileRange, std::function<void(bool)>) override {}

@@ -24,8 +24,10 @@ ALLOWED = {
     "peer-agent": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "mirror", "snapshotter"],
     "registry-proxy": ["common", "proto", "net", "image-format", "store", "mirror", "convert"],
     "convert": ["common", "net", "image-format"],
+    "tree-manager": ["common", "proto", "net"],
+    "sim": ["common", "image-format", "fetch", "tree-manager"],
     "cli": ["common", "proto", "net", "image-format", "fetch", "lazyfs", "convert"],
-    "bench": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs"],
+    "bench": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "peer-agent", "tree-manager"],
     "tests": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "snapshotter"],
 }
 # Tests and test doubles may also use these: an end of a wire is tested against the other end, lazyfs over a real store.

@@ -1,0 +1,67 @@
+// Which peers a function's chunks are asked of, now: what the tree-manager's latest assignment says, as the fetch path
+// sees it. DESIGN.md §5, §7.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/digest.h"
+#include "common/units.h"
+
+namespace banyan::fetch {
+
+struct PeerAddress {
+  std::string node;     // its name in the cluster
+  std::string address;  // IPv4 or IPv6
+  uint16_t port = 0;
+  friend auto operator<=>(const PeerAddress&, const PeerAddress&) = default;
+};
+
+// The chunks that starts of a function touch. Immutable.
+class ProfileSet {
+ public:
+  void Add(const Digest& blob, ChunkIndex chunk) {
+    std::vector<bool>& chunks = chunks_[blob];
+    if (chunks.size() <= chunk) chunks.resize(chunk + 1);
+    chunks[chunk] = true;
+  }
+  bool Contains(const Digest& blob, ChunkIndex chunk) const {
+    const auto found = chunks_.find(blob);
+    return found != chunks_.end() && chunk < found->second.size() && found->second[chunk];
+  }
+
+ private:
+  std::unordered_map<Digest, std::vector<bool>> chunks_;
+};
+
+// Immutable once published.
+struct Routes {
+  struct Stripe {
+    std::optional<PeerAddress> parent;  // none: the proxy
+    std::vector<PeerAddress> spares;    // the best first
+  };
+  std::string function;
+  std::vector<Stripe> stripes;                // 1 or 2
+  std::shared_ptr<const ProfileSet> profile;  // null: the trees carry everything
+};
+
+// The current routes of a function; null: no peers (not joined, switched off), so that the origins are asked. Any
+// thread, cheap, called for every request.
+using RoutesOf = std::function<std::shared_ptr<const Routes>()>;
+
+enum class PeerFault : uint8_t { kUnreachable, kBadBytes, kSlow, kLied };
+
+// Who is told of peers that fail. Internally synchronised; must not block.
+class PeerReports {
+ public:
+  virtual ~PeerReports() = default;
+  virtual void Report(const std::string& function, const std::string& node, PeerFault fault,
+                      const std::string& detail) = 0;
+};
+
+}  // namespace banyan::fetch
