@@ -30,9 +30,11 @@ struct NodeTraits {
   friend bool operator==(const NodeTraits&, const NodeTraits&) = default;
 };
 
-// Where a node stands; enough, for all nodes together, to build the same trees again.
+// Where a node stands; enough, for all nodes together, to build the same trees again. Keep all three fields.
 struct Placement {
-  uint32_t slot[kMaxStripes] = {};  // 1-based, in the zone's array of each stripe; the meaning is function_tree.cc's
+  uint32_t slot[kMaxStripes] = {};    // 1-based, in the zone's array of each stripe
+  uint32_t feeder[kMaxStripes] = {};  // the slot of its parent in that array; 0: the proxy
+  uint8_t relays = 0;                 // bit s: it stands among stripe s's interiors
   friend bool operator==(const Placement&, const Placement&) = default;
 };
 
@@ -48,9 +50,11 @@ struct TreeChanges {
   std::vector<EdgeChange> moved;
   // Members whose placement is not what it was, the joiner included: for whoever keeps placements.
   std::vector<NodeId> placed;
-  // Members whose list of spare parents changed, parents or not.
+  // Members whose list of spare parents changed, the joiner included, whether their parents changed or not.
   std::vector<NodeId> spares_changed;
 
+  // For batches of events: the lists one after the other. A node may then stand in one more than once, or may have left
+  // since; what holds is what the tree says at the end of the batch.
   void Append(TreeChanges other);
 };
 
@@ -59,8 +63,8 @@ class FunctionTree {
  public:
   struct Options {
     Stripe stripes = 2;       // 1 or 2
-    uint32_t spares = 2;      // spare parents of a node in each stripe, as far as there are any
-    uint32_t max_degree = 4;  // of nodes with weight to spare, when there are not enough interiors
+    uint32_t spares = 2;      // 0 to 2 spare parents of a node in each stripe, as far as there are any
+    uint32_t max_degree = 4;  // 2 to 6, in one stripe, when there are not enough interiors
   };
 
   explicit FunctionTree(Options options);
@@ -81,8 +85,9 @@ class FunctionTree {
   // paces it (once a second a tree).
   TreeChanges Improve();
 
-  // Every node as it stood. kDataLoss when the placements are no trees: then nothing is kept, and the caller joins the
-  // nodes anew.
+  // Every node as it stood, instead of what this tree held; moves nobody, and later events go on from there. Give the
+  // traits that were true of the placements (a leaf_only node that feeds others is refused), then Update(). kDataLoss
+  // when the placements are no trees: then the tree is empty, and the caller joins the nodes anew.
   struct Member {
     NodeId node = 0;
     NodeTraits traits;
