@@ -1,5 +1,7 @@
 #include "net/http_server.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -80,6 +82,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
   bool accept_waits = false;                                     // guarded by mutex: the cap is reached
 
   Status Listen();
+  void SetLimits(int socket) const;
   void Accept();
   void Remove(Connection* connection);
 };
@@ -122,6 +125,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void End();
   void Abandon();
   void Close();
+  void OnGone(std::function<void()> on_gone);
 
  private:
   struct Output {
@@ -151,6 +155,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   ssize_t SendFile(FileRange& file, size_t wanted);
   void OutputDone();
   void FinishReply();
+  void WatchForEnd();
 
   const std::shared_ptr<HttpServer::Impl> server_;  // shared: replies may outlive the server
   tcp::socket socket_;
@@ -175,6 +180,8 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::optional<uint64_t> body_left_;
   std::deque<Output> outputs_;
   bool pumping_ = false;
+  std::function<void()> on_gone_;  // empty once the answer is complete
+  bool watching_ = false;
   std::vector<char> copy_buffer_;
 };
 
@@ -212,6 +219,13 @@ class Reply final : public HttpReply {
   }
   void Abort() override {
     Post([](Connection& c) { c.Close(); });
+  }
+  void OnGone(std::function<void()> on_gone) override {
+    const auto shared = std::make_shared<std::function<void()>>(std::move(on_gone));  // survives a dropped task
+    const bool posted = connection_->Post([c = connection_, request = request_, shared] {
+      if (c->IsCurrent(request)) c->OnGone(std::move(*shared));
+    });
+    if (!posted) (*shared)();
   }
 
  private:
@@ -266,6 +280,7 @@ void Connection::ReadRequest() {
   ++request_;
   replying_ = head_sent_ = ended_ = continue_sent_ = chunked_ = false;
   body_left_.reset();
+  on_gone_ = nullptr;
   HttpRequestParser::BodyLimit body_limit;
   if (server_->options.open_body) body_limit = [this](const HttpRequest& head) { return OpenBody(head); };
   parser_.emplace(server_->options.max_header_bytes, server_->options.max_body_bytes, std::move(body_limit));
@@ -352,6 +367,7 @@ void Connection::Dispatch() {
 void Connection::Send(HttpResponse response) {
   if (!replying_ || head_sent_) return;
   head_sent_ = ended_ = true;
+  on_gone_ = nullptr;
   Output output;
   uint64_t body_bytes = 0;
   if (auto* file = std::get_if<FileRange>(&response.body)) {
@@ -404,6 +420,7 @@ void Connection::End() {
   if (!head_sent_ || ended_) return;
   if (body_left_.value_or(0) > 0) return Close();
   ended_ = true;
+  on_gone_ = nullptr;
   Enqueue({chunked_ && !is_head_request_ ? "0\r\n\r\n" : "", {}, nullptr});
 }
 
@@ -424,6 +441,29 @@ void Connection::Close() {
   for (Output& output : std::exchange(outputs_, {})) {
     if (output.on_written) output.on_written(false);
   }
+  if (const auto on_gone = std::exchange(on_gone_, nullptr)) on_gone();
+}
+
+void Connection::OnGone(std::function<void()> on_gone) {
+  if (!open_) return on_gone();
+  if (!replying_ || ended_) return;
+  on_gone_ = std::move(on_gone);
+  WatchForEnd();
+}
+
+// Nothing is read while a request is answered, so that the client's end would else be noticed by the next write.
+void Connection::WatchForEnd() {
+  if (std::exchange(watching_, true)) return;
+  socket_.async_wait(tcp::socket::wait_read,
+                     asio::bind_executor(strand_, [self = shared_from_this()](const error_code& error) {
+                       self->watching_ = false;
+                       if (error || !self->open_ || !self->on_gone_) return;
+                       char byte = 0;
+                       const ssize_t count = ::recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+                       if (count > 0) return;  // the next request, early; its client will be noticed when it is read
+                       if (count < 0 && (errno == EAGAIN || errno == EINTR)) return self->WatchForEnd();
+                       self->Close();
+                     }));
 }
 
 void Connection::Enqueue(Output output) {
@@ -559,6 +599,15 @@ Status HttpServer::Impl::Listen() {
   return check("listen on");
 }
 
+// A kernel that does not know one of these serves all the same.
+void HttpServer::Impl::SetLimits(int socket) const {
+  const auto set = [&](int option, int value) {
+    if (value > 0) ::setsockopt(socket, IPPROTO_TCP, option, &value, sizeof(value));
+  };
+  set(TCP_NOTSENT_LOWAT, static_cast<int>(options.notsent_bytes));
+  set(TCP_USER_TIMEOUT, static_cast<int>(options.unacknowledged_timeout.count()));
+}
+
 void HttpServer::Impl::Accept() {
   if (stopping) return;
   {
@@ -575,6 +624,7 @@ void HttpServer::Impl::Accept() {
     error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     socket.non_blocking(true, ignored);
+    self->SetLimits(socket.native_handle());
     const auto connection = std::make_shared<Connection>(self, std::move(socket));
     {
       const std::lock_guard lock(self->mutex);

@@ -57,6 +57,9 @@ class HttpReply {
   virtual void End() = 0;
   // Closes the connection without more.
   virtual void Abort() = 0;
+  // `on_gone` is called once, on a server thread, if the connection is lost, or closed by the client, before Send() or
+  // End(). Costs a watch on the connection, so for answers that take long. By default it never is.
+  virtual void OnGone(std::function<void()> on_gone) { static_cast<void>(on_gone); }
 };
 
 // A request's body that is taken as it comes. Called on a server thread, in order; must not block.
@@ -89,7 +92,13 @@ struct HttpServerOptions {
   std::chrono::milliseconds write_timeout{30'000};  // without a byte of the answer taken by the client
   std::chrono::milliseconds stop_grace{2'000};      // for answers under way at Stop()
   HttpBodyOpener open_body;                         // may be null
-  bool sendfile = true;                             // false: copy through user space (for comparison)
+  // TCP_NOTSENT_LOWAT: the bytes of an answer that the kernel takes ahead of those it has sent; few, so that what is
+  // more urgent on another connection is not behind them. 0: the kernel's own limit.
+  uint32_t notsent_bytes = 0;
+  // TCP_USER_TIMEOUT: a client that acknowledges nothing for so long is gone, also while nothing more is to be written.
+  // 0: the kernel's own limit.
+  std::chrono::milliseconds unacknowledged_timeout{0};
+  bool sendfile = true;  // false: copy through user space (for comparison)
 };
 
 class HttpServer {

@@ -1,0 +1,71 @@
+// Puts every answer that leaves this node for a peer through one fetch::Uplink, whoever makes the answer.
+//
+// Idea: a decorator of net::HttpReply. What is written to it waits in a queue of its own; the uplink says who may send
+// how much now, and that much is passed on, files by sendfile(2) as before. The head goes out with the first bytes, so
+// that an answer which has begun is never silent; until then the peer is told "102" again and again, so that it knows
+// this node alive, and for whom it waits (`Via`).
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "fetch/timer.h"
+#include "fetch/uplink.h"
+#include "net/http_server.h"
+
+namespace banyan::peer_agent {
+
+// One answer on its way to a peer. Internally synchronised.
+class GatedReply : public net::HttpReply {
+ public:
+  // Call once the handler has returned: unless the head is out already, 102 is sent now and then at the gate's
+  // interval, and the peer's end is noticed at once.
+  virtual void TellWaiting() = 0;
+};
+
+struct GateOptions {
+  fetch::UplinkOptions uplink;
+  std::chrono::milliseconds interim_interval{300};
+};
+
+struct GateStats {
+  std::array<uint64_t, 3> sent_bytes{};  // by class
+  uint64_t interims = 0;                 // 102 answers
+  uint64_t cut = 0;                      // answers whose peer went before the end
+  uint64_t open = 0;                     // answers now
+  uint64_t bytes_per_second = 0;         // over the last second
+  bool full = false;
+};
+
+// Internally synchronised. Answers may outlive it: they end as the connections do.
+class UplinkGate {
+ public:
+  struct Answer {
+    std::string child;
+    std::string function;
+    fetch::Priority priority = fetch::Priority::kPrefetch;
+    bool head_only = false;               // the request is a HEAD
+    std::function<std::string()> via;     // whom this node waits for; may be null; any thread
+    std::function<void(bool gone)> over;  // once, any thread: all is sent or refused, or the peer has gone; may be null
+  };
+
+  // `timer` must outlive the gate.
+  UplinkGate(const GateOptions& options, fetch::Timer& timer);
+  ~UplinkGate();
+  UplinkGate(const UplinkGate&) = delete;
+  UplinkGate& operator=(const UplinkGate&) = delete;
+
+  std::shared_ptr<GatedReply> Wrap(std::shared_ptr<net::HttpReply> reply, Answer answer);
+  GateStats stats() const;
+
+  class Impl;  // the .cc's own
+
+ private:
+  const std::shared_ptr<Impl> impl_;  // shared with answers
+};
+
+}  // namespace banyan::peer_agent
