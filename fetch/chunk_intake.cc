@@ -23,6 +23,12 @@ HeldChunk StoreBlocks(store::StoredLayer& layer, ChunkIndex chunk, std::vector<s
   return {nullptr, std::make_shared<const std::vector<std::byte>>(std::move(blocks))};
 }
 
+bool StoreCompressed(store::StoredLayer& layer, ChunkIndex chunk, std::span<const std::byte> compressed) {
+  const Status put = layer.PutCompressed(chunk, compressed);
+  if (!put) spdlog::debug("{}: compressed form not kept: {}", ChunkName(layer, chunk), put.error().message);
+  return put.has_value();
+}
+
 }  // namespace
 
 std::string ChunkName(const store::StoredLayer& layer, ChunkIndex chunk) {
@@ -59,14 +65,19 @@ Result<HeldChunk> TakeIn(store::StoredLayer& layer, ChunkIndex chunk, std::span<
   thread_local std::vector<std::byte> blocks;
   const Status decoded = image_format::DecodeChunk(layer.device().chunks[chunk], compressed, blocks);
   if (!decoded) return Fail(decoded.error().WithContext(ChunkName(layer, chunk)));
-  if (keep_compressed) {
-    if (const Status put = layer.PutCompressed(chunk, compressed); !put) {
-      spdlog::debug("{}: compressed form not kept: {}", ChunkName(layer, chunk), put.error().message);
-    }
-  }
+  if (keep_compressed) StoreCompressed(layer, chunk, compressed);
   HeldChunk held = StoreBlocks(layer, chunk, blocks);
   if (blocks.capacity() > kScratchBytes) std::vector<std::byte>().swap(blocks);
   return held;
+}
+
+Result<bool> TakeInCompressed(store::StoredLayer& layer, ChunkIndex chunk, const ChunkBytes& compressed, bool keep) {
+  const image_format::Chunk& expected = layer.device().chunks[chunk];
+  const bool right =
+      compressed.size() == expected.compressed_bytes &&
+      (compressed.checked || Digest::Of(std::span<const std::byte>(compressed)) == expected.compressed_digest);
+  if (!right) return Fail(Code::kDataLoss, ChunkName(layer, chunk) + ": compressed digest mismatch");
+  return keep && StoreCompressed(layer, chunk, compressed);
 }
 
 }  // namespace banyan::fetch

@@ -9,6 +9,7 @@
 
 #include "common/result.h"
 #include "common/units.h"
+#include "fetch/chunk_source.h"
 #include "store/node_store.h"
 
 namespace banyan::fetch {
@@ -36,6 +37,9 @@ std::optional<LocalChunk> FindLocally(store::StoredLayer& layer, ChunkIndex chun
 // is no error: the chunk is held in memory.
 Result<HeldChunk> TakeIn(store::StoredLayer& layer, ChunkIndex chunk, std::span<const std::byte> compressed,
                          bool keep_compressed);
+
+// Checks what a source gave and, if `keep`, stores it as it is. Whether it is in the store. kDataLoss: wrong bytes.
+Result<bool> TakeInCompressed(store::StoredLayer& layer, ChunkIndex chunk, const ChunkBytes& compressed, bool keep);
 
 // "chunk 17 of layer 9c1d…"
 std::string ChunkName(const store::StoredLayer& layer, ChunkIndex chunk);

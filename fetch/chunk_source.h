@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/result.h"
@@ -20,16 +21,26 @@ enum class Priority : uint8_t { kDemand = 0, kPrefetch = 1, kFill = 2 };
 
 using Clock = std::chrono::steady_clock;
 
+// A way of a source that has several failed to give a chunk, and another is tried (or the request fails). `way`: static
+// storage. Called as OnChunk is.
+using OnWayFailed = std::function<void(std::string_view way, bool bad_bytes)>;
+
 struct ChunkRequest {
   std::shared_ptr<const image_format::Device> device;
   ChunkRange chunks;  // not empty; adjacent chunks travel as one range
   Priority priority = Priority::kDemand;
   uint8_t lane = 0;  // which of the source's ways to take, where it has several (a stripe's parent)
   Clock::time_point deadline = Clock::time_point::max();
+  OnWayFailed on_way_failed;  // may be null
 };
 
 // A chunk's compressed bytes.
-using ChunkBytes = std::vector<std::byte>;
+struct ChunkBytes : std::vector<std::byte> {
+  ChunkBytes() = default;
+  ChunkBytes(std::vector<std::byte> bytes) : vector(std::move(bytes)) {}  // NOLINT: they are the same thing
+  std::string_view from;  // which source gave them, if not the one that was asked; static storage
+  bool checked = false;   // against the compressed digest
+};
 
 // Called exactly once for each chunk of a request, in order, on a thread of the source's choosing; never while the
 // source holds a lock. It must not block.

@@ -19,9 +19,9 @@ Clock::time_point RoundUp(Clock::time_point when) {
 
 }  // namespace
 
-void FlightTable::AddLayer(LayerId layer, const image_format::ChunkTable& table) {
+void FlightTable::AddLayer(LayerId layer, const image_format::ChunkTable& table, LanePlan lanes) {
   layers_[layer].table = &table;
-  planner_.AddLayer(layer, table);
+  planner_.AddLayer(layer, table, std::move(lanes));
 }
 
 void FlightTable::RemoveLayer(LayerId id) {
@@ -61,7 +61,7 @@ size_t FlightTable::fill_flights(LayerId layer) const {
   return found == layers_.end() ? 0 : found->second.fill_flights;
 }
 
-void FlightTable::Want(const ChunkKey& key, Priority priority, ReadId reader) {
+void FlightTable::Want(const ChunkKey& key, Priority priority, ReadId reader, Forms forms) {
   const auto layer = layers_.find(key.layer);
   if (layer == layers_.end()) return;
   const auto [it, made] = layer->second.flights.try_emplace(key.chunk);
@@ -73,8 +73,19 @@ void FlightTable::Want(const ChunkKey& key, Priority priority, ReadId reader) {
   } else if (priority < flight.priority) {
     Raise(key, flight, priority);
   }
+  if (reader != 0) {
+    flight.readers.push_back({reader, forms});
+    return;
+  }
   if (priority == Priority::kFill) flight.fill = true;
-  if (reader != 0) flight.readers.push_back(reader);
+  flight.background = true;
+  flight.forms |= forms;
+}
+
+Forms FlightTable::FormsOf(const Flight& flight) {
+  Forms forms = flight.forms;
+  for (const Reader& reader : flight.readers) forms |= reader.forms;
+  return forms;
 }
 
 void FlightTable::SetPriority(const ChunkKey& key, Flight& flight, Priority priority) {
@@ -100,9 +111,9 @@ void FlightTable::Raise(const ChunkKey& key, Flight& flight, Priority priority) 
 void FlightTable::Leave(const ChunkKey& key, ReadId reader) {
   Flight* flight = Find(key);
   if (flight == nullptr) return;
-  std::erase(flight->readers, reader);
+  std::erase_if(flight->readers, [reader](const Reader& other) { return other.id == reader; });
   const bool waits = flight->state == State::kQueued || flight->state == State::kBackoff;
-  if (waits && flight->readers.empty() && flight->priority == Priority::kDemand && !flight->fill) Erase(key);
+  if (waits && flight->readers.empty() && !flight->background) Erase(key);
 }
 
 void FlightTable::Erase(const ChunkKey& key) {
@@ -170,12 +181,33 @@ bool FlightTable::Arrived(RequestId request, const ChunkKey& key, Clock::time_po
   return true;
 }
 
-std::vector<ReadId> FlightTable::Finish(const ChunkKey& key) {
+std::vector<ReadId> FlightTable::TakeReaders(const ChunkKey& key, Forms here) {
+  std::vector<ReadId> taken;
   Flight* flight = Find(key);
-  if (flight == nullptr) return {};
+  if (flight == nullptr) return taken;
+  std::erase_if(flight->readers, [&](const Reader& reader) {
+    if ((reader.forms & ~here) != 0) return false;
+    taken.push_back(reader.id);
+    return true;
+  });
+  return taken;
+}
+
+std::vector<ReadId> FlightTable::Finish(const ChunkKey& key, Forms here) {
+  std::vector<ReadId> readers = TakeReaders(key, here);
+  Flight* flight = Find(key);
+  if (flight == nullptr) return readers;
   planner_.ChunkDone(flight->request, BytesOf(key));
-  std::vector<ReadId> readers = std::move(flight->readers);
-  Erase(key);
+  flight->forms &= static_cast<Forms>(~here);
+  if (FormsOf(*flight) == kAnyForm) {
+    Erase(key);
+    return readers;
+  }
+  if (flight->state == State::kQueued) planner_.Remove(key.layer, key.chunk);
+  if (flight->state == State::kBackoff) events_.Remove(flight->retry);
+  flight->state = State::kQueued;
+  flight->request = 0;
+  planner_.Enqueue(key.layer, key.chunk, flight->priority);
   return readers;
 }
 
@@ -193,14 +225,13 @@ void FlightTable::Rejected(const ChunkKey& key, Error error, Clock::time_point n
 void FlightTable::BackOff(const ChunkKey& key, Flight& flight, Error error, Clock::time_point now) {
   planner_.ChunkDone(flight.request, BytesOf(key));
   ++flight.failures;
-  if (flight.readers.empty() && flight.priority != Priority::kFill) {
-    const bool give_up = flight.priority == Priority::kDemand || flight.failures >= kPrefetchAttempts;
-    if (give_up && !flight.fill) {
-      Erase(key);
-      return;
-    }
-    if (give_up) SetPriority(key, flight, Priority::kFill);
+  const bool give_up =
+      flight.readers.empty() && (flight.priority != Priority::kPrefetch || flight.failures >= kPrefetchAttempts);
+  if (give_up && !flight.fill) {
+    Erase(key);
+    return;
   }
+  if (give_up) SetPriority(key, flight, Priority::kFill);
   ++retries_;
   const auto delay = BackoffDelay(flight.failures, error.code, options_.salt + flight.request);
   flight.last_error = std::move(error);
@@ -243,6 +274,11 @@ void FlightTable::Tick(Clock::time_point now) {
 const Error* FlightTable::LastError(const ChunkKey& key) const {
   const Flight* flight = Find(key);
   return flight == nullptr || !flight->last_error ? nullptr : &*flight->last_error;
+}
+
+Forms FlightTable::FormsOf(const ChunkKey& key) const {
+  const Flight* flight = Find(key);
+  return flight == nullptr ? kAnyForm : FormsOf(*flight);
 }
 
 Priority FlightTable::PriorityOf(const ChunkKey& key) const {

@@ -94,8 +94,11 @@ void LadderSource::Climb::Ask(const std::shared_ptr<Climb>& climb, ChunkRange ch
 
 void LadderSource::Step::OnAnswer(ChunkIndex chunk, Result<ChunkBytes> answer) {
   const bool good = answer.has_value();
-  if (!good && answer.error().code == Code::kDataLoss && climb->state->Enter()) {
-    climb->state->Avoid(climb->order[position]);
+  if (!good && climb->state->Enter()) {
+    const size_t rung = climb->order[position];
+    const bool bad = answer.error().code == Code::kDataLoss;
+    if (bad) climb->state->Avoid(rung);
+    if (climb->request.on_way_failed) climb->request.on_way_failed(climb->state->rungs[rung]->name(), bad);
     climb->state->Leave();
   }
   bool last = false;

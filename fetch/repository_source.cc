@@ -18,6 +18,7 @@ struct RepositorySource::Transfer {
   ChunkRequest request;
   OnChunk on_chunk;
   std::string repository;
+  std::string_view name;
   uint64_t key = 0;
   std::atomic<uint64_t> range_id = 0;
   std::atomic<bool> expired = false;
@@ -42,7 +43,10 @@ struct RepositorySource::Transfer {
         if (current.size() == length) whole.emplace_back(next++, std::exchange(current, {}));
       }
     }
-    for (auto& [chunk, bytes] : whole) on_chunk(chunk, std::move(bytes));
+    for (auto& [chunk, bytes] : whole) {
+      bytes.from = name;
+      on_chunk(chunk, std::move(bytes));
+    }
   }
 
   void Finish(Error error) {
@@ -94,6 +98,7 @@ void RepositorySource::Fetch(ChunkRequest request, OnChunk on_chunk) {
   transfer->request = std::move(request);
   transfer->on_chunk = std::move(on_chunk);
   transfer->repository = repository_->name();
+  transfer->name = name_;
   {
     const std::lock_guard lock(state_->mutex);
     transfer->key = ++state_->last_key;

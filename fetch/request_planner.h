@@ -1,10 +1,14 @@
-// Which request goes out next: the order of classes and layers, windows, and the joining of adjacent chunks.
+// Which request goes out next: the order of classes and layers, lanes, windows, and the joining of adjacent chunks.
 //
-// Each layer has one queue a class. A request takes the chunk that has waited longest among the layers that may send,
-// and whatever queued chunks of its class lie next to it. Demand has a window a layer, so that a layer whose source
-// hangs fills only its own; prefetch and fill share one window a class among all layers. Prefetch waits while demand is
-// queued; fill waits until nothing else is queued or in flight. What has stalled counts for neither: its layer sends no
-// more prefetch or fill, and the others go on. Pure: no threads, no clock.
+// A layer has one or more lanes: ways to fetch its chunks, such as the parents of two stripes. Each lane has one queue
+// a class. A request takes the chunk that has waited longest among the lanes that may send, and whatever queued chunks
+// of its class and lane lie next to it. A lane that has room and nothing more to ask for takes from the tail of another
+// lane's queue in the same layer, so that the faster way carries more and both end together.
+//
+// Demand has a window a layer and lane, so that a source that hangs fills only its own; prefetch and fill share one
+// window a class, group of layers and lane. Prefetch waits while demand is queued, in whatever lane; fill waits until
+// nothing else is queued or in flight. What has stalled counts for neither: its lane sends no more prefetch or fill of
+// its layer, and the others go on. Pure: no threads, no clock. A chunk costs O(log n).
 #pragma once
 
 #include <array>
@@ -13,6 +17,8 @@
 #include <optional>
 #include <set>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "common/units.h"
 #include "fetch/chunk_source.h"
@@ -32,9 +38,21 @@ struct ClassLimits {
   uint32_t requests = 0;       // at most so many in flight
 };
 
+// For layers that are fetched from peers: windows a lane, so twice the bandwidth-delay product of a 10 Gbit/s link with
+// 1.6 ms, or a 1 Gbit/s link with 16 ms.
+inline constexpr ClassLimits kTreeLimits{4 * kMiB, 1 * kMiB, 8};
+
+// How a layer's chunks are spread over the ways to fetch them.
+struct LanePlan {
+  uint8_t lanes = 1;        // at least 1
+  std::vector<uint8_t> of;  // the lane of each chunk, below `lanes`; empty: all are lane 0's
+  uint64_t group = 0;       // layers of one group go the same ways: they share the windows of prefetch and fill
+};
+
 struct PlannedRequest {
   RequestId id = 0;
   LayerId layer = 0;
+  uint8_t lane = 0;
   ChunkRange chunks;
   Priority priority = Priority::kDemand;
   uint64_t bytes = 0;
@@ -46,7 +64,7 @@ class RequestPlanner {
   explicit RequestPlanner(const std::array<ClassLimits, kClasses>& limits) : limits_(limits) {}
 
   // `table` must live until RemoveLayer().
-  void AddLayer(LayerId layer, const image_format::ChunkTable& table);
+  void AddLayer(LayerId layer, const image_format::ChunkTable& table, LanePlan lanes = {});
   // Forgets what the layer has queued and in flight.
   void RemoveLayer(LayerId layer);
 
@@ -77,35 +95,52 @@ class RequestPlanner {
     Priority priority;
     uint64_t sequence;
   };
+  struct LaneQueue {
+    std::array<std::map<uint64_t, ChunkIndex>, kClasses> order;  // sequence → chunk
+    Usage demand;                                                // stalled requests included
+    uint32_t stalled_requests = 0;
+  };
   struct LayerQueue {
     const image_format::ChunkTable* table = nullptr;
-    std::array<std::map<uint64_t, ChunkIndex>, kClasses> order;  // sequence → chunk
+    LanePlan plan;
+    std::vector<LaneQueue> lanes;
     std::unordered_map<ChunkIndex, Place> places;
-    Usage demand;  // stalled requests included
+    std::array<size_t, kClasses> queued{};
     uint32_t moving_demand_requests = 0;
-    uint32_t stalled_requests = 0;
   };
   struct InFlight {
     LayerId layer;
+    uint8_t lane;
     Priority priority;
     uint64_t bytes;
     uint32_t chunks;
     bool stalled;
   };
+  // What goes next: the first or (stolen) last queued chunk of lane `from`, by way of `lane`. No layer: nothing.
+  struct Choice {
+    LayerId layer = 0;
+    uint8_t from = 0;
+    uint8_t lane = 0;
+  };
+  using Window = std::pair<uint64_t, uint8_t>;  // group, lane
 
+  static uint8_t LaneOf(const LayerQueue& queue, ChunkIndex chunk);
   bool MayStart(Priority priority) const;
-  // The layer whose first queued chunk of the class has waited longest, of those that may send it; 0: none.
-  LayerId PickLayer(Priority priority) const;
-  uint64_t Room(const LayerQueue& queue, Priority priority, uint64_t chunk_bytes) const;
-  PlannedRequest Take(LayerId layer, Priority priority);
-  bool IsQueued(const LayerQueue& queue, ChunkIndex chunk, Priority priority) const;
+  bool MaySend(const LayerQueue& queue, uint8_t lane, Priority priority, ChunkIndex chunk) const;
+  // Of the lanes that may send, the one whose first queued chunk of the class has waited longest.
+  Choice PickOwn(Priority priority) const;
+  Choice PickStolen(Priority priority) const;
+  uint64_t Room(const LayerQueue& queue, uint8_t lane, Priority priority, uint64_t chunk_bytes) const;
+  PlannedRequest Take(const Choice& choice, Priority priority);
+  bool IsQueued(const LayerQueue& queue, ChunkIndex chunk, uint8_t lane, Priority priority) const;
   void Account(const InFlight& request, bool add);
 
   std::array<ClassLimits, kClasses> limits_;
   std::map<LayerId, LayerQueue> layers_;
   std::array<std::set<LayerId>, kClasses> waiting_;  // layers that have chunks queued, by class
   std::unordered_map<RequestId, InFlight> in_flight_;
-  std::array<Usage, kClasses> moving_;  // of all layers, without what has stalled
+  std::array<uint32_t, kClasses> moving_{};                // requests of all layers, without what has stalled
+  std::map<Window, std::array<Usage, kClasses>> windows_;  // of prefetch and fill, likewise; those in use
   uint64_t next_sequence_ = 1;
   RequestId next_request_ = 1;
   bool fill_paused_ = false;

@@ -8,8 +8,8 @@
 namespace banyan::fetch {
 namespace {
 
-// What the file system holds of a layer.
-class LayerHandle final : public LazyLayer {
+// What the file system, and the server of peers, hold of a layer.
+class LayerHandle final : public LazyLayer, public RelayLayer {
  public:
   LayerHandle(std::shared_ptr<SchedulerCore> core, SchedulerCore::LayerPtr layer)
       : core_(std::move(core)), layer_(std::move(layer)) {}
@@ -20,6 +20,13 @@ class LayerHandle final : public LazyLayer {
   uint64_t size_bytes() const override { return layer_->stored->device().device_bytes(); }
   ReadId Read(ByteRange range, OnRead done) override { return core_->Read(layer_, range, std::move(done)); }
   void CancelAll() override { core_->CancelAll(*layer_); }
+
+  const image_format::Device& device() const override { return layer_->stored->device(); }
+  ChunkState StateOf(ChunkIndex chunk) const override { return core_->StateOf(*layer_, chunk); }
+  ReadId ReadCompressed(ChunkIndex chunk, Priority priority, OnCompressed done) override {
+    return core_->ReadCompressed(layer_, chunk, priority, std::move(done));
+  }
+  void Forget(ReadId read) override { core_->Forget(read); }
 
   const SchedulerCore::LayerPtr& layer() const { return layer_; }
 
@@ -41,16 +48,34 @@ Scheduler::~Scheduler() { core_->Shutdown(); }
 
 std::shared_ptr<LazyLayer> Scheduler::AddLayer(std::shared_ptr<store::StoredLayer> stored,
                                                std::shared_ptr<ChunkSource> source, AddOptions options) {
-  auto layer = core_->AddLayer(std::move(stored), std::move(source), options.fill.value_or(fill_));
+  auto layer =
+      core_->AddLayer(std::move(stored), std::move(source), options.fill.value_or(fill_), std::move(options.lanes));
   return std::make_shared<LayerHandle>(core_, std::move(layer));
 }
 
+std::shared_ptr<RelayLayer> Scheduler::RelayOf(const std::shared_ptr<LazyLayer>& layer) {
+  return std::dynamic_pointer_cast<LayerHandle>(layer);
+}
+
+Scheduler::Progress Scheduler::ProgressOf(const LazyLayer& layer) {
+  const auto* handle = dynamic_cast<const LayerHandle*>(&layer);
+  if (handle == nullptr) return {};
+  const store::StoredLayer& stored = *handle->layer()->stored;
+  const auto& chunks = stored.device().chunks;
+  Progress progress{.bytes = chunks.blob_bytes()};
+  for (ChunkIndex chunk = 0; chunk < chunks.size(); ++chunk) {
+    if (stored.Has(chunk)) continue;
+    (stored.HasCompressed(chunk) ? progress.undecoded_bytes : progress.missing_bytes) += chunks[chunk].compressed_bytes;
+  }
+  return progress;
+}
+
 void Scheduler::Prefetch(std::span<const PrefetchItem> items) {
-  std::vector<std::pair<SchedulerCore::LayerPtr, ChunkIndex>> chunks;
+  std::vector<SchedulerCore::WantedChunk> chunks;
   chunks.reserve(items.size());
   for (const PrefetchItem& item : items) {
     if (const auto* handle = dynamic_cast<const LayerHandle*>(item.layer.get())) {
-      chunks.emplace_back(handle->layer(), item.chunk);
+      chunks.push_back({handle->layer(), item.chunk, item.compressed_only});
     }
   }
   core_->Prefetch(chunks);

@@ -5,6 +5,11 @@
 // store keeps, or asked of the layer's source, adjacent chunks in one request. Demand goes before prefetch, prefetch
 // before fill.
 //
+// With keep_compressed, chunks are for peers too (RelayLayer): what arrives is checked, stored and passed on in its
+// compressed form, and decoded only when a reader of this node waits for it or is expected to (prefetch). Fill then
+// brings compressed chunks; when nothing else is wanted, those of filled layers are decoded, one at a time, so that
+// the layer becomes complete.
+//
 // Invariants: a byte that a reader sees has passed its SHA-256; a failed attempt is tried again until read_timeout; a
 // full disk never fails a read; nothing that hangs in one layer delays another (no thread waits, windows of demand are
 // a layer's own, a request that makes no progress no longer holds back the lower classes). DESIGN.md §5.
@@ -25,6 +30,7 @@
 #include "fetch/chunk_source.h"
 #include "fetch/counters.h"
 #include "fetch/lazy_layer.h"
+#include "fetch/relay_layer.h"
 #include "fetch/request_planner.h"
 #include "fetch/timer.h"
 #include "fetch/touch_log.h"
@@ -51,17 +57,20 @@ class Scheduler {
     std::chrono::milliseconds stalled_after{2'000};
     uint64_t read_ahead_bytes = 16 * kMiB;  // of the device, at most; 0: none
     bool fill = false;                      // the default of AddOptions::fill
-    bool keep_compressed = false;           // store what arrives in its compressed form as well
+    bool keep_compressed = false;           // store what arrives in its compressed form first, for peers
     uint64_t jitter_seed = 0;               // 0: from the clock
   };
 
   struct AddOptions {
     std::optional<bool> fill;  // fetch the whole layer in the background
+    LanePlan lanes;            // the ways of the layer's source; see ChunkRequest::lane
   };
 
   struct PrefetchItem {
     std::shared_ptr<LazyLayer> layer;  // of this scheduler; others are ignored
     ChunkIndex chunk = 0;
+    // With keep_compressed: fetched, but not decoded; either form will do. See ProgressOf().
+    bool compressed_only = false;
   };
 
   struct Stats {
@@ -71,6 +80,7 @@ class Scheduler {
     uint64_t reads_from_memory = 0;             // the disk had no room
     uint64_t reads_failed = 0;                  // cancelled ones not counted
     uint64_t waiting_reads = 0;                 // now
+    uint64_t waiting_relays = 0;                // now: RelayLayer::ReadCompressed
     uint64_t hung_reads = 0;                    // ever
     std::chrono::milliseconds longest_read{0};  // of those that have ended
     uint64_t chunks_in_flight = 0;              // now: wanted and not here, of any class
@@ -99,16 +109,28 @@ class Scheduler {
     return AddLayer(std::move(stored), std::move(source), AddOptions());
   }
 
+  // The same layer as peers see it; null when it is not of a scheduler. It shares the layer's life.
+  static std::shared_ptr<RelayLayer> RelayOf(const std::shared_ptr<LazyLayer>& layer);
+
   // Fetches these chunks, in this order, at Priority::kPrefetch; those that are here or under way are skipped. A chunk
   // that fails three times is left to its reader.
   void Prefetch(std::span<const PrefetchItem> items);
+
+  // How far a layer has come, in compressed bytes; it is all here in one form or the other when nothing is missing.
+  // Looks at every chunk.
+  struct Progress {
+    uint64_t bytes = 0;            // of the whole layer
+    uint64_t missing_bytes = 0;    // here in neither form
+    uint64_t undecoded_bytes = 0;  // here in compressed form only
+  };
+  static Progress ProgressOf(const LazyLayer& layer);
 
   // Requests of fill that are under way are finished. Nests not.
   void PauseFill();
   void ResumeFill();
 
-  // Calls `done` once, on any thread, as soon as nothing is wanted: no read waits, prefetch is done, and fill is done
-  // or paused.
+  // Calls `done` once, on any thread, as soon as nothing is wanted: no read waits, prefetch is done, and fill (decoding
+  // included) is done or paused.
   void WhenIdle(std::function<void()> done);
   // Blocks; false when it took longer than `timeout`.
   bool WaitIdle(std::chrono::milliseconds timeout);

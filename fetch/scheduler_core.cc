@@ -26,6 +26,10 @@ FlightTable::Options TableOptions(const Scheduler::Options& options) {
           .salt = SaltOf(options)};
 }
 
+CompressedView ViewOf(store::CompressedChunk chunk) {
+  return {chunk.fd, chunk.offset, chunk.length, nullptr, std::move(chunk.lease)};
+}
+
 std::string ReadName(const store::StoredLayer& layer, ByteRange range) {
   return fmt::format("bytes [{}, {}) of layer {}", range.begin, range.end, layer.device().blob_digest.ToString());
 }
@@ -36,7 +40,7 @@ SchedulerCore::SchedulerCore(const Scheduler::Options& options, std::shared_ptr<
     : options_(options), timer_(std::move(timer)), tasks_(options.executor), table_(TableOptions(options)) {}
 
 SchedulerCore::LayerPtr SchedulerCore::AddLayer(std::shared_ptr<store::StoredLayer> stored,
-                                                std::shared_ptr<ChunkSource> source, bool fill) {
+                                                std::shared_ptr<ChunkSource> source, bool fill, LanePlan lanes) {
   stored->Touch();
   LayerPtr layer;
   {
@@ -48,7 +52,7 @@ SchedulerCore::LayerPtr SchedulerCore::AddLayer(std::shared_ptr<store::StoredLay
     }
     layer->source = std::move(source);
     layers_.emplace(layer->id, layer);
-    table_.AddLayer(layer->id, layer->stored->device().chunks);
+    table_.AddLayer(layer->id, layer->stored->device().chunks, std::move(lanes));
     if (fill) filling_.insert(layer->id);
   }
   Pump();
@@ -127,10 +131,69 @@ ReadId SchedulerCore::Wait(const LayerPtr& layer, WaitingRead read) {
   return id;
 }
 
+ReadId SchedulerCore::ReadCompressed(const LayerPtr& layer, ChunkIndex chunk, Priority priority, OnCompressed done) {
+  if (chunk >= layer->stored->device().chunks.size()) {
+    done(Fail(Code::kInvalidArgument, ChunkName(*layer->stored, chunk) + ": no such chunk"));
+    return 0;
+  }
+  if (auto here = layer->stored->LeaseCompressed(chunk); here && !layer->cancelled) {
+    done(ViewOf(std::move(*here)));
+    return 0;
+  }
+  WaitingRead read;
+  read.layer = layer;
+  read.range = layer->stored->device().chunks[chunk].device_range();
+  read.chunks = {chunk, chunk + 1};
+  read.held.resize(1);
+  read.begun = timer_->Now();
+  MutexLock lock(mutex_);
+  if (layer->cancelled) {
+    lock.Unlock();
+    done(Fail(Code::kCancelled, ChunkName(*layer->stored, chunk) + ": the layer is no longer in use"));
+    return 0;
+  }
+  const ReadId id = ++last_read_;
+  read.relay = std::move(done);
+  read.event = read_events_.Add(read.begun + options_.read_timeout, {id, false});
+  table_.Want({layer->id, chunk}, priority, id, kCompressedForm);
+  layer->reads.insert(id);
+  ++layer->relays;
+  ++relays_;
+  reads_.emplace(id, std::move(read));
+  lock.Unlock();
+  Pump();
+  return id;
+}
+
+void SchedulerCore::Forget(ReadId id) {
+  std::optional<WaitingRead> forgotten;  // let go outside the lock
+  const MutexLock lock(mutex_);
+  const auto found = reads_.find(id);
+  if (found == reads_.end() || !found->second.relay) return;
+  LeaveMissing(found->second, id);
+  forgotten = TakeRead(id);
+}
+
+ChunkState SchedulerCore::StateOf(const Layer& layer, ChunkIndex chunk) const {
+  if (layer.stored->HasCompressed(chunk)) return ChunkState::kHere;
+  const MutexLock lock(mutex_);
+  return table_.Wanted({layer.id, chunk}) ? ChunkState::kComing : ChunkState::kAbsent;
+}
+
+void SchedulerCore::FailRead(WaitingRead& read, Error error) {
+  if (read.relay) return read.relay(Fail(std::move(error)));
+  read.done(Fail(std::move(error)));
+}
+
 SchedulerCore::WaitingRead SchedulerCore::TakeRead(ReadId id) {
   WaitingRead read = std::move(reads_.extract(id).mapped());
   read_events_.Remove(read.event);
   read.layer->reads.erase(id);
+  if (read.relay) {
+    --read.layer->relays;
+    --relays_;
+    return read;
+  }
   longest_read_ = std::max(longest_read_, timer_->Now() - read.begun);
   return read;
 }
@@ -166,9 +229,10 @@ void SchedulerCore::CancelAll(Layer& layer) {
     reads = DropReads(layer);
     table_.RemoveLayer(layer.id);
     filling_.erase(layer.id);
+    undecoded_.erase(layer.id);
   }
   for (WaitingRead& read : reads) {
-    read.done(Fail(Code::kCancelled, ReadName(*layer.stored, read.range) + ": cancelled"));
+    FailRead(read, {Code::kCancelled, ReadName(*layer.stored, read.range) + ": cancelled"});
   }
   Pump();
 }
@@ -183,22 +247,28 @@ void SchedulerCore::RemoveLayer(Layer& layer) {
 
 // ---- Prefetch and fill ----
 
-void SchedulerCore::Prefetch(std::span<const std::pair<LayerPtr, ChunkIndex>> chunks) {
-  std::vector<std::pair<LayerPtr, ChunkIndex>> missing;
-  for (const auto& [layer, chunk] : chunks) {
-    if (chunk < layer->stored->device().chunks.size() && !layer->stored->Has(chunk)) missing.emplace_back(layer, chunk);
+void SchedulerCore::Prefetch(std::span<const WantedChunk> chunks) {
+  std::vector<WantedChunk> missing;
+  for (const WantedChunk& wanted : chunks) {
+    const store::StoredLayer& stored = *wanted.layer->stored;
+    if (wanted.chunk >= stored.device().chunks.size() || stored.Has(wanted.chunk)) continue;
+    if (wanted.compressed_only && stored.HasCompressed(wanted.chunk)) continue;
+    missing.push_back(wanted);
   }
   if (missing.empty()) return;
   {
     const MutexLock lock(mutex_);
-    for (const auto& [layer, chunk] : missing) table_.Want({layer->id, chunk}, Priority::kPrefetch, 0);
+    for (const WantedChunk& wanted : missing) {
+      const bool either = wanted.compressed_only && options_.keep_compressed;
+      table_.Want({wanted.layer->id, wanted.chunk}, Priority::kPrefetch, 0, either ? kAnyForm : kBlockForm);
+    }
   }
   Pump();
 }
 
 void SchedulerCore::PrefetchRange(const LayerPtr& layer, ChunkRange chunks) {
-  std::vector<std::pair<LayerPtr, ChunkIndex>> list;
-  for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) list.emplace_back(layer, chunk);
+  std::vector<WantedChunk> list;
+  for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) list.push_back({layer, chunk, false});
   Prefetch(list);
 }
 
@@ -226,26 +296,68 @@ void SchedulerCore::Refill(const LayerPtr& layer, ChunkIndex from) {
   std::vector<ChunkIndex> missing;
   ChunkIndex next = from;
   while (next < chunks && next - from < kRefillScan && missing.size() < kRefillChunks) {
-    if (!layer->stored->Has(next)) missing.push_back(next);
+    const bool here = layer->stored->Has(next) || (options_.keep_compressed && layer->stored->HasCompressed(next));
+    if (!here) missing.push_back(next);
     ++next;
   }
   {
     const MutexLock lock(mutex_);
     refilling_ = false;
     if (filling_.contains(layer->id)) {
-      for (ChunkIndex chunk : missing) table_.Want({layer->id, chunk}, Priority::kFill, 0);
+      const Forms forms = options_.keep_compressed ? kAnyForm : kBlockForm;
+      for (ChunkIndex chunk : missing) table_.Want({layer->id, chunk}, Priority::kFill, 0, forms);
       layer->next_fill = next;
-      if (next >= chunks) filling_.erase(layer->id);
+      if (next >= chunks) {
+        filling_.erase(layer->id);
+        if (options_.keep_compressed) undecoded_.insert(layer->id);
+      }
     }
   }
   Pump();
+}
+
+SchedulerCore::LayerPtr SchedulerCore::TakeDecode() {
+  if (undecoded_.empty() || fill_paused_ || decoding_ || stopped_ || !reads_.empty() || !FetchedAll()) return nullptr;
+  decoding_ = true;
+  return layers_.at(*undecoded_.begin());
+}
+
+void SchedulerCore::DecodeOne(const LayerPtr& layer, ChunkIndex from) {
+  store::StoredLayer& stored = *layer->stored;
+  const ChunkIndex chunks = stored.device().chunks.size();
+  ChunkIndex next = from;
+  while (next < chunks && next - from < kRefillScan && (stored.Has(next) || !stored.HasCompressed(next))) ++next;
+  bool no_room = false;
+  if (next < chunks && next - from < kRefillScan) {
+    const auto local = FindLocally(stored, next);
+    no_room = local && !local->held.lease;
+    if (local && !local->from.empty()) {
+      CountRequest(*layer, local->from);
+      CountChunk(*layer, local->from, Priority::kFill, stored.device().chunks[next].compressed_bytes);
+    }
+    ++next;
+  }
+  {
+    const MutexLock lock(mutex_);
+    decoding_ = false;
+    layer->next_decode = next;
+    if (next >= chunks || no_room) undecoded_.erase(layer->id);
+  }
+  Pump();
+}
+
+bool SchedulerCore::FetchedAll() const {
+  for (Priority priority : {Priority::kDemand, Priority::kPrefetch, Priority::kFill}) {
+    if (table_.flights(priority) != 0) return false;
+  }
+  return filling_.empty() && !refilling_;
 }
 
 bool SchedulerCore::Idle() const {
   if (!reads_.empty() || table_.flights(Priority::kDemand) != 0 || table_.flights(Priority::kPrefetch) != 0)
     return false;
   if (fill_paused_) return table_.requests() == 0;
-  return table_.flights(Priority::kFill) == 0 && filling_.empty() && !refilling_;
+  return FetchedAll() && undecoded_.empty() && !decoding_;
 }
 
 void SchedulerCore::WhenIdle(std::function<void()> done) {
@@ -274,6 +386,8 @@ void SchedulerCore::Pump() {
     while (auto request = table_.Next(now)) requests.push_back(*request);
     const LayerPtr refill = TakeRefill();
     const ChunkIndex refill_from = refill ? refill->next_fill : 0;
+    const LayerPtr decode = requests.empty() ? TakeDecode() : nullptr;
+    const ChunkIndex decode_from = decode ? decode->next_decode : 0;
     std::vector<std::function<void()>> idle;
     if (Idle()) idle.swap(idle_callbacks_);
     const auto alarm = std::min(table_.next_event(), read_events_.next());
@@ -285,6 +399,7 @@ void SchedulerCore::Pump() {
       tasks_.Post(request.priority, [self, request] { self->Send(request); });
     }
     if (refill) tasks_.Post(Priority::kFill, [self, refill, refill_from] { self->Refill(refill, refill_from); });
+    if (decode) tasks_.Post(Priority::kFill, [self, decode, decode_from] { self->DecodeOne(decode, decode_from); });
     if (arm) {
       timer_->At(alarm, [weak = weak_from_this(), alarm] {
         if (const auto core = weak.lock()) core->OnAlarm(alarm);
@@ -311,25 +426,58 @@ void SchedulerCore::Send(const PlannedRequest& request) {
     if (!run.empty() && !layer->cancelled) FetchFrom(*source, layer, request, run);
   };
   for (ChunkIndex chunk = request.chunks.begin; chunk < request.chunks.end; ++chunk) {
-    const auto local = FindLocally(*layer->stored, chunk);
-    if (!local) {
+    if (!DeliverLocally(layer, request, chunk)) {
       run.end = chunk + 1;
       continue;
     }
     fetch_run();
     run = {chunk + 1, chunk + 1};
-    if (!local->from.empty()) {
-      CountRequest(*layer, local->from);
-      CountChunk(*layer, local->from, request.priority, layer->stored->device().chunks[chunk].compressed_bytes);
-    }
-    bool wanted = false;
-    {
-      const MutexLock lock(mutex_);
-      wanted = table_.Arrived(request.id, {layer->id, chunk}, timer_->Now());
-    }
-    if (wanted) Deliver(layer, chunk, local->held);
   }
   fetch_run();
+}
+
+bool SchedulerCore::DeliverLocally(const LayerPtr& layer, const PlannedRequest& request, ChunkIndex chunk) {
+  store::StoredLayer& stored = *layer->stored;
+  const Forms forms = FormsOf(*layer, chunk);
+  Arrival arrival;
+  std::string_view from;
+  if ((forms & kBlockForm) == 0 && stored.HasCompressed(chunk)) {
+    arrival.compressed = CompressedIfWanted(*layer, chunk, nullptr);
+    if (forms == kCompressedForm && !arrival.compressed) return false;  // evicted meanwhile
+  } else if (forms == kCompressedForm) {
+    return false;
+  } else {
+    auto local = FindLocally(stored, chunk);
+    if (!local) return false;
+    from = local->from;
+    arrival.no_room = local->held.lease == nullptr;
+    arrival.blocks = std::move(local->held);
+    arrival.compressed = CompressedIfWanted(*layer, chunk, nullptr);
+  }
+  if (!from.empty()) {
+    CountRequest(*layer, from);
+    CountChunk(*layer, from, request.priority, stored.device().chunks[chunk].compressed_bytes);
+  }
+  bool wanted = false;
+  {
+    const MutexLock lock(mutex_);
+    wanted = table_.Arrived(request.id, {layer->id, chunk}, timer_->Now());
+  }
+  if (wanted) Deliver(layer, chunk, arrival);
+  return true;
+}
+
+Forms SchedulerCore::FormsOf(const Layer& layer, ChunkIndex chunk) const {
+  const MutexLock lock(mutex_);
+  return table_.FormsOf({layer.id, chunk});
+}
+
+std::optional<CompressedView> SchedulerCore::CompressedIfWanted(const Layer& layer, ChunkIndex chunk,
+                                                                const std::shared_ptr<const ChunkBytes>& bytes) const {
+  if ((FormsOf(layer, chunk) & kCompressedForm) == 0) return std::nullopt;
+  if (auto stored = layer.stored->LeaseCompressed(chunk)) return ViewOf(std::move(*stored));
+  if (!bytes) return std::nullopt;
+  return CompressedView{-1, 0, bytes->size(), bytes, {}};
 }
 
 void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const PlannedRequest& request,
@@ -338,6 +486,12 @@ void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const 
   wire.device = std::shared_ptr<const image_format::Device>(layer->stored, &layer->stored->device());
   wire.chunks = chunks;
   wire.priority = request.priority;
+  wire.lane = request.lane;
+  wire.on_way_failed = [weak = weak_from_this(), weak_layer = std::weak_ptr(layer)](std::string_view way, bool bad) {
+    const auto core = weak.lock();
+    const auto failed = weak_layer.lock();
+    if (core && failed) core->CountFailure(*failed, way, bad);
+  };
   {
     const MutexLock lock(mutex_);
     wire.deadline = table_.DeadlineOf(request, timer_->Now());
@@ -374,22 +528,27 @@ void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, con
     if (!table_.Arrived(request.id, key, now)) return;
     urgency = table_.PriorityOf(key);
   }
+  if (!answer->from.empty()) source = answer->from;
   auto bytes = std::make_shared<const ChunkBytes>(std::move(*answer));
   tasks_.Post(urgency, [self = shared_from_this(), layer, source, priority = request.priority, chunk, bytes] {
-    self->Accept(layer, source, priority, chunk, *bytes);
+    self->Accept(layer, source, priority, chunk, bytes);
   });
 }
 
 void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Priority priority, ChunkIndex chunk,
-                           const ChunkBytes& bytes) {
-  auto held = TakeIn(*layer->stored, chunk, bytes, options_.keep_compressed);
-  if (held) {
-    CountChunk(*layer, source, priority, bytes.size());
-    Deliver(layer, chunk, *held);
+                           const std::shared_ptr<const ChunkBytes>& bytes) {
+  // A peer that waits gets the chunk before it is decoded.
+  const Forms forms = FormsOf(*layer, chunk);
+  const bool compressed_first =
+      (forms & kCompressedForm) != 0 || (options_.keep_compressed && (forms & kBlockForm) == 0);
+  const Status accepted = compressed_first ? AcceptCompressed(layer, chunk, bytes)
+                                           : AcceptBlocks(layer, chunk, bytes, options_.keep_compressed);
+  if (accepted) {
+    CountChunk(*layer, source, priority, bytes->size());
     return;
   }
   CountFailure(*layer, source, true);
-  Error error = held.error().WithContext("from " + std::string(source));
+  Error error = accepted.error().WithContext("from " + std::string(source));
   spdlog::warn("{}; it will be fetched again", error.message);
   {
     const MutexLock lock(mutex_);
@@ -398,23 +557,54 @@ void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Prior
   Pump();
 }
 
-void SchedulerCore::Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldChunk& held) {
+Status SchedulerCore::AcceptBlocks(const LayerPtr& layer, ChunkIndex chunk,
+                                   const std::shared_ptr<const ChunkBytes>& bytes, bool keep_compressed) {
+  Arrival arrival;
+  BANYAN_ASSIGN(arrival.blocks, TakeIn(*layer->stored, chunk, *bytes, keep_compressed));
+  arrival.no_room = arrival.blocks.lease == nullptr;
+  arrival.compressed = CompressedIfWanted(*layer, chunk, bytes);
+  Deliver(layer, chunk, arrival);
+  return {};
+}
+
+Status SchedulerCore::AcceptCompressed(const LayerPtr& layer, ChunkIndex chunk,
+                                       const std::shared_ptr<const ChunkBytes>& bytes) {
+  Arrival arrival;
+  BANYAN_ASSIGN(const bool stored, TakeInCompressed(*layer->stored, chunk, *bytes, options_.keep_compressed));
+  arrival.no_room = !stored;
+  arrival.compressed = CompressedIfWanted(*layer, chunk, bytes);
+  arrival.last = (FormsOf(*layer, chunk) & kBlockForm) == 0;
+  Deliver(layer, chunk, arrival);
+  if (arrival.last) return {};
+  Status decoded = AcceptBlocks(layer, chunk, bytes, false);
+  if (!decoded) layer->stored->Drop(chunk);
+  return decoded;
+}
+
+void SchedulerCore::Deliver(const LayerPtr& layer, ChunkIndex chunk, const Arrival& arrival) {
+  const Forms here = (arrival.blocks ? kBlockForm : kAnyForm) | (arrival.compressed ? kCompressedForm : kAnyForm);
   std::vector<WaitingRead> complete;
   {
     const MutexLock lock(mutex_);
     const ChunkKey key{layer->id, chunk};
-    const bool no_room = held.lease == nullptr;
-    if (no_room && table_.PriorityOf(key) == Priority::kFill && filling_.erase(layer->id) != 0) {
+    if (arrival.no_room && table_.PriorityOf(key) == Priority::kFill && filling_.erase(layer->id) != 0) {
       spdlog::info("layer {}: no room to fill it further", layer->stored->device().blob_digest.ToString());
     }
-    for (ReadId id : table_.Finish(key)) {
+    for (ReadId id : arrival.last ? table_.Finish(key, here) : table_.TakeReaders(key, here)) {
       WaitingRead& read = reads_.at(id);
-      read.held[chunk - read.chunks.begin] = held;
-      if (--read.missing == 0) complete.push_back(TakeRead(id));
+      if (!read.relay) {
+        read.held[chunk - read.chunks.begin] = arrival.blocks;
+        if (--read.missing != 0) continue;
+      }
+      complete.push_back(TakeRead(id));
     }
   }
   Pump();  // the network first
   for (WaitingRead& read : complete) {
+    if (read.relay) {
+      read.relay(*arrival.compressed);
+      continue;
+    }
     auto view = MakeView(*layer->stored, read);
     if (view && view->fd < 0) reads_from_memory_.fetch_add(1, std::memory_order_relaxed);
     read.done(std::move(view));
@@ -457,7 +647,7 @@ void SchedulerCore::OnAlarm(Clock::time_point when) {
         read.event = read_events_.Add(read.begun + options_.read_timeout, {event->read, false});
         continue;
       }
-      ++reads_failed_;
+      if (!read.relay) ++reads_failed_;
       Error error = TimeoutError(read);
       LeaveMissing(read, event->read);
       failures.push_back({TakeRead(event->read), std::move(error)});
@@ -465,7 +655,7 @@ void SchedulerCore::OnAlarm(Clock::time_point when) {
   }
   LogHung(hung);
   LogFailed(failures);
-  for (ReadFailure& failure : failures) failure.read.done(Fail(std::move(failure.error)));
+  for (ReadFailure& failure : failures) FailRead(failure.read, std::move(failure.error));
   Pump();
 }
 
@@ -491,7 +681,8 @@ Scheduler::Stats SchedulerCore::stats() const {
   stats.reads_from_memory = reads_from_memory_;
   const MutexLock lock(mutex_);
   stats.reads_failed = reads_failed_;
-  stats.waiting_reads = reads_.size();
+  stats.waiting_reads = reads_.size() - relays_;
+  stats.waiting_relays = relays_;
   stats.hung_reads = hung_reads_;
   stats.longest_read = std::chrono::duration_cast<std::chrono::milliseconds>(longest_read_);
   for (Priority priority : {Priority::kDemand, Priority::kPrefetch, Priority::kFill}) {
@@ -503,7 +694,7 @@ Scheduler::Stats SchedulerCore::stats() const {
 
 size_t SchedulerCore::WaitingReads(const Layer& layer) const {
   const MutexLock lock(mutex_);
-  return layer.reads.size();
+  return layer.reads.size() - layer.relays;
 }
 
 void SchedulerCore::Shutdown() {

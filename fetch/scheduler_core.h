@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <unordered_map>
@@ -44,18 +45,30 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
     // Guarded by the core's mutex.
     std::shared_ptr<ChunkSource> source;
     std::set<ReadId> reads;
-    ChunkIndex next_fill = 0;  // fill has asked for all before
+    size_t relays = 0;           // of `reads`, those for peers
+    ChunkIndex next_fill = 0;    // fill has asked for all before
+    ChunkIndex next_decode = 0;  // fill has decoded all before
   };
   using LayerPtr = std::shared_ptr<Layer>;
 
   SchedulerCore(const Scheduler::Options& options, std::shared_ptr<Timer> timer);
 
-  LayerPtr AddLayer(std::shared_ptr<store::StoredLayer> stored, std::shared_ptr<ChunkSource> source, bool fill);
+  struct WantedChunk {
+    LayerPtr layer;
+    ChunkIndex chunk = 0;
+    bool compressed_only = false;
+  };
+
+  LayerPtr AddLayer(std::shared_ptr<store::StoredLayer> stored, std::shared_ptr<ChunkSource> source, bool fill,
+                    LanePlan lanes);
   ReadId Read(const LayerPtr& layer, ByteRange range, OnRead done);
+  ReadId ReadCompressed(const LayerPtr& layer, ChunkIndex chunk, Priority priority, OnCompressed done);
+  void Forget(ReadId relay);
+  ChunkState StateOf(const Layer& layer, ChunkIndex chunk) const;
   void CancelAll(Layer& layer);
   // CancelAll(), and lets the source go.
   void RemoveLayer(Layer& layer);
-  void Prefetch(std::span<const std::pair<LayerPtr, ChunkIndex>> chunks);
+  void Prefetch(std::span<const WantedChunk> chunks);
   void SetFillPaused(bool paused);
   void WhenIdle(std::function<void()> done);
   Scheduler::Stats stats() const;
@@ -68,8 +81,10 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
     ReadId read;
     bool hung;  // else: its time is up
   };
+  // Of this node, or (with `relay`, in place of `done`) of one chunk for a peer.
   struct WaitingRead : PendingRead {
     LayerPtr layer;
+    OnCompressed relay;
     DeadlineQueue<ReadEvent>::Handle event;
   };
   struct ReadFailure {
@@ -88,9 +103,25 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   void OnAnswer(const LayerPtr& layer, std::string_view source, const PlannedRequest& request, ChunkIndex chunk,
                 Result<ChunkBytes> answer);
   void Accept(const LayerPtr& layer, std::string_view source, Priority priority, ChunkIndex chunk,
-              const ChunkBytes& bytes);
-  void Deliver(const LayerPtr& layer, ChunkIndex chunk, const HeldChunk& held);
+              const std::shared_ptr<const ChunkBytes>& bytes);
+  Status AcceptBlocks(const LayerPtr& layer, ChunkIndex chunk, const std::shared_ptr<const ChunkBytes>& bytes,
+                      bool keep_compressed);
+  Status AcceptCompressed(const LayerPtr& layer, ChunkIndex chunk, const std::shared_ptr<const ChunkBytes>& bytes);
+  bool DeliverLocally(const LayerPtr& layer, const PlannedRequest& request, ChunkIndex chunk);
+  // What has come of a chunk. `last`: the flight ends, unless another form is wanted.
+  struct Arrival {
+    HeldChunk blocks;                          // may be empty
+    std::optional<CompressedView> compressed;  // for peers, if one waits
+    bool no_room = false;                      // it could not be stored
+    bool last = true;
+  };
+  void Deliver(const LayerPtr& layer, ChunkIndex chunk, const Arrival& arrival);
+  Forms FormsOf(const Layer& layer, ChunkIndex chunk) const;
+  std::optional<CompressedView> CompressedIfWanted(const Layer& layer, ChunkIndex chunk,
+                                                   const std::shared_ptr<const ChunkBytes>& bytes) const;
   void Refill(const LayerPtr& layer, ChunkIndex from);
+  void DecodeOne(const LayerPtr& layer, ChunkIndex from);
+  static void FailRead(WaitingRead& read, Error error);
 
   void CountRequest(Layer& layer, std::string_view source);
   void CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes);
@@ -105,6 +136,8 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   Error TimeoutError(const WaitingRead& read) const BANYAN_REQUIRES(mutex_);
   std::vector<WaitingRead> DropReads(Layer& layer) BANYAN_REQUIRES(mutex_);
   LayerPtr TakeRefill() BANYAN_REQUIRES(mutex_);
+  LayerPtr TakeDecode() BANYAN_REQUIRES(mutex_);
+  bool FetchedAll() const BANYAN_REQUIRES(mutex_);
   bool Idle() const BANYAN_REQUIRES(mutex_);
 
   const Scheduler::Options options_;
@@ -118,7 +151,8 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   mutable Mutex mutex_;
   FlightTable table_ BANYAN_GUARDED_BY(mutex_);
   std::unordered_map<LayerId, LayerPtr> layers_ BANYAN_GUARDED_BY(mutex_);
-  std::set<LayerId> filling_ BANYAN_GUARDED_BY(mutex_);  // layers that fill has not gone through
+  std::set<LayerId> filling_ BANYAN_GUARDED_BY(mutex_);    // layers that fill has not gone through
+  std::set<LayerId> undecoded_ BANYAN_GUARDED_BY(mutex_);  // layers that fill has gone through, all but decoding
   std::unordered_map<ReadId, WaitingRead> reads_ BANYAN_GUARDED_BY(mutex_);
   DeadlineQueue<ReadEvent> read_events_ BANYAN_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> idle_callbacks_ BANYAN_GUARDED_BY(mutex_);
@@ -128,6 +162,8 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   bool pumping_ BANYAN_GUARDED_BY(mutex_) = false;
   bool pump_again_ BANYAN_GUARDED_BY(mutex_) = false;
   bool refilling_ BANYAN_GUARDED_BY(mutex_) = false;
+  bool decoding_ BANYAN_GUARDED_BY(mutex_) = false;
+  size_t relays_ BANYAN_GUARDED_BY(mutex_) = 0;  // of reads_
   bool fill_paused_ BANYAN_GUARDED_BY(mutex_) = false;
   bool stopped_ BANYAN_GUARDED_BY(mutex_) = false;
   uint64_t reads_failed_ BANYAN_GUARDED_BY(mutex_) = 0;

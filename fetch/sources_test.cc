@@ -26,7 +26,7 @@ class SourcesTest : public ::testing::Test {
   std::shared_ptr<Answers> Ask(ChunkSource& source, ChunkRange chunks,
                                Clock::time_point deadline = Clock::time_point::max()) {
     auto answers = std::make_shared<Answers>();
-    source.Fetch({layer_.device, chunks, Priority::kDemand, deadline},
+    source.Fetch({.device = layer_.device, .chunks = chunks, .priority = Priority::kDemand, .deadline = deadline},
                  [answers](ChunkIndex chunk, Result<ChunkBytes> answer) {
                    EXPECT_TRUE(answers->emplace(chunk, std::move(answer)).second) << "answered twice";
                  });

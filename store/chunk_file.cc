@@ -128,6 +128,15 @@ Status ChunkFile::Read(ChunkIndex chunk, std::span<std::byte> buffer) {
   return WithFd([&](int fd) { return PreadFull(fd, buffer, RangeOf(chunk).begin, path_); });
 }
 
+Result<std::shared_ptr<const UniqueFd>> ChunkFile::SharedFd() {
+  const std::lock_guard lock(shared_mutex_);
+  if (auto open = shared_fd_.lock()) return open;
+  BANYAN_ASSIGN(UniqueFd fd, OpenIn(directory_, path_, size_bytes()));
+  auto opened = std::make_shared<const UniqueFd>(std::move(fd));
+  shared_fd_ = opened;
+  return opened;
+}
+
 Status ChunkFile::ReadFromDisk(ChunkIndex chunk, std::span<std::byte> buffer) {
   const ByteRange range = RangeOf(chunk);
   return WithFd([&](int fd) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,6 +66,8 @@ class ChunkFile {
   void Publish(ChunkIndex chunk);
   // The caller leases the chunk.
   Status Read(ChunkIndex chunk, std::span<std::byte> buffer);
+  // A descriptor for those who read leased chunks themselves; the same one for all who have it at a time.
+  Result<std::shared_ptr<const UniqueFd>> SharedFd();
   // As Read(), from the disk rather than from the page cache, as far as the kernel grants it.
   Status ReadFromDisk(ChunkIndex chunk, std::span<std::byte> buffer);
   // Makes all that was written before durable, but for the file's name, which is the directory's affair.
@@ -100,7 +103,9 @@ class ChunkFile {
   const bool lost_chunks_;
   std::atomic<uint64_t> bytes_;
   std::atomic<bool> keep_dropped_{false};
-  std::atomic<ChunkIndex> hand_{0};  // where the next round of eviction begins
+  std::mutex shared_mutex_;
+  std::weak_ptr<const UniqueFd> shared_fd_;  // guarded by shared_mutex_
+  std::atomic<ChunkIndex> hand_{0};          // where the next round of eviction begins
 };
 
 }  // namespace banyan::store

@@ -42,6 +42,14 @@ class ChunkLease {
   std::shared_ptr<void> hold_;
 };
 
+// A chunk's compressed form, in place: `length` bytes of `fd` from `offset`, there as long as the lease. Movable.
+struct CompressedChunk {
+  int fd = -1;
+  uint64_t offset = 0;
+  size_t length = 0;
+  ChunkLease lease;
+};
+
 // One layer's data in the store. Internally synchronised. Blocking calls do local disk I/O only.
 class StoredLayer {
  public:
@@ -71,6 +79,12 @@ class StoredLayer {
   virtual Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) = 0;
   // kNotFound when absent. The bytes are as the disk gave them: check them.
   virtual Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) = 0;
+  // As Has() and present_bytes().
+  virtual bool HasCompressed(ChunkIndex chunk) const = 0;
+  virtual uint64_t compressed_bytes_present() const = 0;
+  // For passing it on by sendfile(2): as the disk has it, not checked again. kNotFound when absent. One descriptor a
+  // layer serves all leases that live at a time.
+  virtual Result<CompressedChunk> LeaseCompressed(ChunkIndex chunk) = 0;
 
   // Looks for the chunk's block digest in the other layers' devices and copies it here (checked). False: no other layer
   // has it.

@@ -118,6 +118,20 @@ Result<std::vector<std::byte>> Layer::GetCompressed(ChunkIndex chunk) {
   return Fail(Code::kNotFound, read.error().message);
 }
 
+Result<CompressedChunk> Layer::LeaseCompressed(ChunkIndex chunk) {
+  struct OpenHold {
+    std::shared_ptr<void> chunk;
+    std::shared_ptr<const UniqueFd> fd;
+  };
+  auto hold = LeaseForm(Form::kCompressed, {chunk, chunk + 1});
+  if (!hold) return Fail(Code::kNotFound, NameOf(chunk) + ": not in the store");
+  BANYAN_ASSIGN(auto fd, compressed_->SharedFd());
+  const int number = fd->get();
+  const ByteRange range = compressed_->RangeOf(chunk);
+  return CompressedChunk{number, range.begin, range.size(),
+                         ChunkLease(std::make_shared<OpenHold>(OpenHold{std::move(*hold), std::move(fd)}))};
+}
+
 Result<std::vector<std::byte>> Layer::ReadChunk(Form form, ChunkIndex chunk, bool from_disk) {
   const auto lease = LeaseForm(form, {chunk, chunk + 1});
   if (!lease) return Fail(Code::kNotFound, NameOf(chunk) + ": not in the store");

@@ -46,6 +46,9 @@ class Layer final : public StoredLayer, public std::enable_shared_from_this<Laye
   Status PutBlocks(ChunkIndex chunk, std::span<const std::byte> blocks) override;
   Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) override;
   Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) override;
+  bool HasCompressed(ChunkIndex chunk) const override { return chunk < size() && compressed_->presence().Has(chunk); }
+  uint64_t compressed_bytes_present() const override { return compressed_->present_bytes(); }
+  Result<CompressedChunk> LeaseCompressed(ChunkIndex chunk) override;
   Result<bool> CopyFromOther(ChunkIndex chunk) override;
   void Drop(ChunkIndex chunk) override;
   void Touch() override;

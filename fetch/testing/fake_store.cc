@@ -10,8 +10,11 @@
 namespace banyan::fetch::testing {
 
 FakeStoredLayer::FakeStoredLayer(const TestLayer& layer, uint64_t budget_bytes)
-    : layer_(layer), budget_bytes_(budget_bytes), fd_(memfd_create("device", MFD_CLOEXEC)) {
-  if (!fd_ || ftruncate(fd_.get(), static_cast<off_t>(layer.blocks.size())) != 0) std::abort();
+    : layer_(layer),
+      budget_bytes_(budget_bytes),
+      fd_(memfd_create("device", MFD_CLOEXEC)),
+      compressed_fd_(memfd_create("blob", MFD_CLOEXEC)) {
+  if (!fd_ || !compressed_fd_ || ftruncate(fd_.get(), static_cast<off_t>(layer.blocks.size())) != 0) std::abort();
 }
 
 bool FakeStoredLayer::Has(ChunkIndex chunk) const {
@@ -85,6 +88,22 @@ Result<std::vector<std::byte>> FakeStoredLayer::GetCompressed(ChunkIndex chunk) 
   const auto found = compressed_.find(chunk);
   if (found == compressed_.end()) return Fail(Code::kNotFound, "not in the fake store");
   return found->second;
+}
+
+uint64_t FakeStoredLayer::compressed_bytes_present() const {
+  const std::lock_guard lock(mutex_);
+  uint64_t bytes = 0;
+  for (const auto& [chunk, data] : compressed_) bytes += data.size();
+  return bytes;
+}
+
+Result<store::CompressedChunk> FakeStoredLayer::LeaseCompressed(ChunkIndex chunk) {
+  const std::lock_guard lock(mutex_);
+  const auto found = compressed_.find(chunk);
+  if (found == compressed_.end()) return Fail(Code::kNotFound, "not in the fake store");
+  const uint64_t offset = device().chunks[chunk].compressed_offset;
+  BANYAN_TRY(PwriteFull(compressed_fd_.get(), found->second, offset, "memfd:blob"));
+  return store::CompressedChunk{compressed_fd_.get(), offset, found->second.size(), {}};
 }
 
 Result<bool> FakeStoredLayer::CopyFromOther(ChunkIndex chunk) {

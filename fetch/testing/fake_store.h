@@ -28,6 +28,9 @@ class FakeStoredLayer final : public store::StoredLayer {
   Status PutBlocks(ChunkIndex chunk, std::span<const std::byte> blocks) override;
   Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) override;
   Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) override;
+  bool HasCompressed(ChunkIndex chunk) const override;
+  uint64_t compressed_bytes_present() const override;
+  Result<store::CompressedChunk> LeaseCompressed(ChunkIndex chunk) override;
   Result<bool> CopyFromOther(ChunkIndex chunk) override;
   void Drop(ChunkIndex chunk) override;
   void Touch() override {}
@@ -37,7 +40,6 @@ class FakeStoredLayer final : public store::StoredLayer {
   // Another layer has this chunk's blocks.
   void OfferCopy(ChunkIndex chunk);
   void SetCompressed(ChunkIndex chunk, std::vector<std::byte> bytes);
-  bool HasCompressed(ChunkIndex chunk) const;
   std::vector<ChunkIndex> dropped() const;
   size_t puts() const;
 
@@ -49,6 +51,7 @@ class FakeStoredLayer final : public store::StoredLayer {
   const uint64_t budget_bytes_;
   const std::string path_ = "memfd:device";
   UniqueFd fd_;
+  UniqueFd compressed_fd_;
 
   struct Leases {
     std::mutex mutex;

@@ -1,0 +1,63 @@
+// What this node has seen of its peers lately: how soon they answer, and which to leave alone for a while.
+//
+// First-byte times are kept as the last 64 a peer; the hedging deadline is their 95th percentile. Faults double the
+// time for which a peer is avoided, until it gives a good answer. Pure: time is passed in.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "fetch/chunk_source.h"
+#include "fetch/routes.h"
+
+namespace banyan::fetch {
+
+// Internally synchronised. As large as the number of peers ever asked and not forgotten for an hour.
+class PeerHealth {
+ public:
+  bool Avoided(const std::string& node, Clock::time_point now) const;
+  // True: it is to be reported (not when the same fault of the peer was, in the last second).
+  bool NoteFault(const std::string& node, PeerFault fault, Clock::time_point now);
+  // The peer asked to be left alone.
+  void NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now);
+  // The first byte of an answer came so long after the ask.
+  void NoteAnswer(const std::string& node, Clock::duration first_byte, Clock::time_point now);
+  void NoteOrigins(Clock::duration first_chunk, Clock::time_point now);
+
+  // Mean first-byte time, later ones weigh more; zero when unknown.
+  Clock::duration LatencyOf(const std::string& node) const;
+  // After how long without a first byte a demand ask is hedged.
+  Clock::duration HedgeAfter(const std::string& node) const;
+  // Whether another hedge is within 5 % of the asks; if so it is counted.
+  void CountAsk();
+  bool TakeHedge();
+  // Whether the origins answer so late that the tree by way of `parent` is better for rare chunks too. False when they
+  // have not been asked for 5 s.
+  bool OriginsCongested(const std::string& parent, Clock::time_point now) const;
+
+ private:
+  static constexpr size_t kSamples = 64;
+  struct Peer {
+    std::array<uint32_t, kSamples> first_byte_us{};
+    uint32_t samples = 0;  // ever
+    double latency_us = 0;
+    Clock::time_point avoided_until{};
+    std::array<uint32_t, 4> faults{};  // by PeerFault, since the last good answer
+    std::array<Clock::time_point, 4> reported{};
+    Clock::time_point used{};
+  };
+  Peer& Use(const std::string& node, Clock::time_point now);
+
+  mutable std::mutex mutex_;
+  std::unordered_map<std::string, Peer> peers_;  // guarded by mutex_
+  double origins_us_ = 0;                        // guarded by mutex_
+  Clock::time_point origins_seen_{};             // guarded by mutex_
+  uint64_t asks_ = 0;                            // guarded by mutex_
+  uint64_t hedges_ = 0;                          // guarded by mutex_
+};
+
+}  // namespace banyan::fetch
