@@ -1,0 +1,154 @@
+"""A lab (scripts/lab.sh) for the programs beside this file: brought up for one mode, and gone at the end of a `with`.
+
+Modes: tree2 (two stripes), tree1 (one), star (every node fed by the proxy). BANYAN_BIN and BANYAN_LAB as for lab.sh; without
+BANYAN_LAB the lab gets a directory of its own below /var/tmp. LAB_KEEP=1 leaves it up at the end.
+"""
+import hashlib
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SOURCE_DIR = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
+LAB_SH = f"{SOURCE_DIR}/scripts/lab.sh"
+MODES = {"tree2": ["--stripes", "2"], "tree1": ["--stripes", "1"], "star": ["--star"]}
+UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+def bits_per_second(rate):
+    """Of tc's notation, as far as the lab uses it: 100mbit."""
+    match = re.fullmatch(r"([0-9.]+)([kmg]?)bit", rate.lower())
+    if not match:
+        sys.exit(f"rate {rate}: write it as 100mbit")
+    return float(match[1]) * UNITS[match[2]]
+
+
+class LabError(Exception):
+    pass
+
+
+class Lab:
+    def __init__(self, nodes, mode, rate, images, extra=()):
+        self.mode, self.rate = mode, rate
+        self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
+        self.own = None
+        self.directory = os.environ.get("BANYAN_LAB")
+        if not self.directory:
+            self.own = tempfile.mkdtemp(prefix="banyan-lab.", dir="/var/tmp")
+            self.directory = f"{self.own}/lab"
+        self.up_arguments = ["up", str(nodes), "--rate", rate, *MODES[mode], *extra]
+        for image in images:
+            self.up_arguments += ["--image", image]
+
+    def __enter__(self):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            self.sh(*self.up_arguments)
+            self.env = dict(line.split("=", 1) for line in self.sh("env").splitlines())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.registry = self.env["LAB_REGISTRY"]
+        return self
+
+    def __exit__(self, *_):
+        if os.environ.get("LAB_KEEP"):
+            print(f"kept: {LAB_SH} --dir {self.directory} down", file=sys.stderr)
+            return
+        subprocess.run([LAB_SH, "--dir", self.directory, "down"], check=False)
+        if self.own:
+            os.rmdir(self.own)
+
+    def sh(self, *arguments):
+        """Runs a command of lab.sh; returns what it prints."""
+        done = subprocess.run([LAB_SH, "--dir", self.directory, *arguments], check=False, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE)
+        if done.returncode != 0:
+            raise LabError(f"lab.sh {' '.join(arguments)}: exit status {done.returncode}")
+        return done.stdout
+
+    def start(self, node, *command, **options):
+        """Begins a command on a node; returns its Popen."""
+        return subprocess.Popen([LAB_SH, "--dir", self.directory, "exec", node, *command], stdin=subprocess.DEVNULL, text=True,
+                                **options)
+
+    def run(self, node, *command):
+        return self.sh("exec", node, *command)
+
+    def mark(self):
+        self.sh("stats", "--mark")
+
+    def stats(self):
+        """{link: {"sent": bytes, "received": bytes}} since mark()."""
+        return json.loads(self.sh("stats", "--json"))
+
+    def data_root(self, node):
+        return f"{self.directory}/nodes/{node}/data"
+
+    def log(self, node):
+        with open(f"{self.directory}/nodes/{node}/log", encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def artifact(self, image):
+        """Blobs of the image's artifact: [{"digest", "size", "mediaType"}, …]."""
+        with open(f"{self.directory}/{image}.json", encoding="utf-8") as f:
+            return json.load(f)
+
+    def data_blobs(self, image):
+        return [blob for blob in self.artifact(image) if blob["mediaType"] == "application/vnd.banyan.layer.v1"]
+
+    def tree(self, image, node="n1"):
+        """`banyan tree --json` of the image's function; None in a star."""
+        if self.mode == "star":
+            return None
+        return json.loads(self.run(node, "banyan", "--json", "tree", "--manager", self.env["LAB_MANAGER"], f"{self.registry}/{image}:1"))
+
+    def check_blobs(self, node, image):
+        """Compares what the node's store holds of the image's layers with their digests. Returns what is wrong, or nothing."""
+        for blob in self.data_blobs(image):
+            hexadecimal = blob["digest"].removeprefix("sha256:")
+            compressed = f"{self.data_root(node)}/store/blobs/sha256/{hexadecimal}"
+            if os.path.exists(compressed) and os.path.getsize(compressed) == blob["size"]:
+                if digest_of(compressed) != hexadecimal:
+                    return f"{node}: {compressed} has another digest"
+                continue
+            device = f"{self.data_root(node)}/store/devices/{hexadecimal}"
+            if not os.path.exists(device) or digest_of(device) != self.device_digest(hexadecimal):
+                return f"{node}: {blob['digest']} is not there, or not right"
+        return None
+
+    def device_digest(self, hexadecimal):
+        self.device_digests = getattr(self, "device_digests", {})
+        if hexadecimal not in self.device_digests:
+            blob = f"{self.directory}/registry/data/docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+            with subprocess.Popen(["zstd", "-dc", blob], stdout=subprocess.PIPE) as zstd:
+                self.device_digests[hexadecimal] = hashlib.file_digest(zstd.stdout, "sha256").hexdigest()
+        return self.device_digests[hexadecimal]
+
+
+def digest_of(path):
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def finish_all(started):
+    """Waits for {node: Popen}; returns {node: seconds on time.monotonic()} as each ends. Ends this program if one fails."""
+    ended = {}
+    while len(ended) < len(started):
+        for node, process in started.items():
+            if node not in ended and process.poll() is not None:
+                ended[node] = time.monotonic()
+                if process.returncode != 0:
+                    raise LabError(f"{node}: {process.args[4:]} ended with {process.returncode}")
+        time.sleep(0.005)
+    return ended
+
+
+def summary(times):
+    ordered = sorted(times)
+    return {"first": ordered[0], "median": statistics.median(ordered), "last": ordered[-1]}
