@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """What readers notice when nodes, links, the manager or the proxy fail in the middle of a stream.
 
     faults.py [--nodes 16] [--rate 50mbit] [--mib 64] [--cases none,interior,cut,root,third,churn,manager,both]

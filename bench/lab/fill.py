@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """One image of incompressible bytes to N empty nodes at once: how long, and who sent what.
 
     fill.py [--nodes 16] [--rate 100mbit] [--mib 256] [--modes tree2,tree1,star] [--rounds 1] [--check]

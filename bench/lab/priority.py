@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Demand reads through three hops, on an idle tree and with every uplink full of background fill.
 
     priority.py [--rate 100mbit] [--reads 60] [--fill-mib 256] [--check] [--json FILE]

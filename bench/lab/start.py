@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """N nodes start one container image at once: pull of its map to the command's first line of output.
 
     start.py [--nodes 1,8,16] [--rate 100mbit] [--image python] [--modes tree2,star] [--rounds 1] [--json FILE]
