@@ -27,6 +27,7 @@ class HeaderList {
     }
     return values;
   }
+  const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
 
  private:
   std::vector<std::pair<std::string, std::string>> fields_;

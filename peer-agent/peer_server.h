@@ -32,14 +32,21 @@ namespace banyan::peer_agent {
 class PeerCatalog {
  public:
   struct Found {
-    std::shared_ptr<fetch::RelayLayer> layer;  // null: none is known
-    bool pending = false;                      // the function's image map is on its way: it may become known
+    enum class Kind : uint8_t {
+      kNone,     // not of this function
+      kPending,  // the function's manifest or map is on its way: it may become known
+      kLayer,    // `layer` has its chunks
+      kWhole,    // a blob of the function without chunks: a map, metadata, a raw layer
+    };
+    Kind kind = Kind::kNone;
+    std::shared_ptr<fetch::RelayLayer> layer;
   };
 
   virtual ~PeerCatalog() = default;
   // Whether peers may have the function's blobs from this node.
   virtual bool IsJoined(const std::string& function) = 0;
-  virtual Found LayerOf(const std::string& function, const Digest& blob) = 0;
+  // kNone also when it is not joined. Peers are given nothing else: a digest that is of no joined function stays here.
+  virtual Found Find(const std::string& function, const Digest& blob) = 0;
   // The chunk's compressed bytes on this node's disk are not what they should be: to be forgotten and fetched again.
   // On the executor; may block on the disk.
   virtual void DropChunk(const std::string& function, const Digest& blob, ChunkIndex chunk) = 0;
@@ -60,7 +67,7 @@ struct PeerServerOptions {
   fetch::UplinkOptions uplink;
   // Whole blobs; the request is the peer's without its token. Null: 404.
   net::HttpHandler whole_blobs;
-  // For `Via`: whom this node waits for. Null: nobody is named. Must outlive the server.
+  // For `Via`: whom this node waits for. Null: nobody is named. They must outlive the server.
   const fetch::WaitTable* chunk_waits = nullptr;
   const fetch::WaitTable* blob_waits = nullptr;  // whole blobs, as chunk 0
 };
@@ -68,7 +75,7 @@ struct PeerServerOptions {
 struct PeerServerStats {
   std::array<uint64_t, 3> asks{};        // by class: demand, prefetch, fill
   std::array<uint64_t, 3> sent_bytes{};  // by class
-  uint64_t waited = 0;                   // asks that were not answered at once
+  uint64_t waited = 0;                   // asks that were told to wait
   uint64_t interims = 0;                 // 102 answers
   uint64_t partial = 0;                  // answers with fewer chunks than were asked for
   uint64_t missed = 0;                   // 504 to only-if-cached

@@ -34,7 +34,8 @@ struct GateOptions {
 
 struct GateStats {
   std::array<uint64_t, 3> sent_bytes{};  // by class
-  uint64_t interims = 0;                 // 102 answers
+  uint64_t waited = 0;                   // answers that were told to wait
+  uint64_t interims = 0;                 // how often: 102 answers
   uint64_t cut = 0;                      // answers whose peer went before the end
   uint64_t open = 0;                     // answers now
   uint64_t bytes_per_second = 0;         // over the last second
@@ -48,18 +49,21 @@ class UplinkGate {
     std::string child;
     std::string function;
     fetch::Priority priority = fetch::Priority::kPrefetch;
-    bool head_only = false;               // the request is a HEAD
-    std::function<std::string()> via;     // whom this node waits for; may be null; any thread
+    bool head_only = false;  // the request is a HEAD
+    // Whom this node waits for; may be null. Any thread, under the gate's lock; not called after Close().
+    std::function<std::string()> via;
     std::function<void(bool gone)> over;  // once, any thread: all is sent or refused, or the peer has gone; may be null
   };
 
-  // `timer` must outlive the gate.
+  // `timer` must outlive the gate and the answers.
   UplinkGate(const GateOptions& options, fetch::Timer& timer);
   ~UplinkGate();
   UplinkGate(const UplinkGate&) = delete;
   UplinkGate& operator=(const UplinkGate&) = delete;
 
   std::shared_ptr<GatedReply> Wrap(std::shared_ptr<net::HttpReply> reply, Answer answer);
+  // Nothing happens by time any more. Also by the destructor.
+  void Close();
   GateStats stats() const;
 
   class Impl;  // the .cc's own
