@@ -36,8 +36,10 @@ struct PeerAsk {
   ChunkRange chunks;  // not empty
   Priority priority = Priority::kDemand;
   bool only_if_cached = false;
-  // It is given up (kTimeout) when it has waited this long for the peer's peers.
+  // Given up (kTimeout) about then, if the peer still waits for its own peers.
   Clock::time_point patience = Clock::time_point::max();
+  // Given up (kTimeout) about then.
+  Clock::time_point deadline = Clock::time_point::max();
 };
 
 // How an ask ended. kMiss: the peer does not hold it (only_if_cached); kLoop: it waits for this node; kTimeout: it

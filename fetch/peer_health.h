@@ -1,7 +1,8 @@
 // What this node has seen of its peers lately: how soon they answer, and which to leave alone for a while.
 //
 // First-byte times are kept as the last 64 a peer; the hedging deadline is their 95th percentile. Faults double the
-// time for which a peer is avoided, until it gives a good answer. Pure: time is passed in.
+// time for which a peer is avoided; a good answer makes up for having been unreachable, wrong bytes are remembered.
+// Pure: time is passed in.
 #pragma once
 
 #include <array>
@@ -25,8 +26,11 @@ class PeerHealth {
   // The peer asked to be left alone.
   void NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now);
   // The first byte of an answer came so long after the ask.
-  void NoteAnswer(const std::string& node, Clock::duration first_byte, Clock::time_point now);
+  void NoteFirstByte(const std::string& node, Clock::duration first_byte, Clock::time_point now);
+  // An ask ended well.
+  void NoteGood(const std::string& node, Clock::time_point now);
   void NoteOrigins(Clock::duration first_chunk, Clock::time_point now);
+  void NoteOriginsFailed(Clock::time_point now);
 
   // Mean first-byte time, later ones weigh more; zero when unknown.
   Clock::duration LatencyOf(const std::string& node) const;
@@ -35,8 +39,10 @@ class PeerHealth {
   // Whether another hedge is within 5 % of the asks; if so it is counted.
   void CountAsk();
   bool TakeHedge();
-  // Whether the origins answer so late that the tree by way of `parent` is better for rare chunks too. False when they
-  // have not been asked for 5 s.
+  // They failed in the last 5 s, and have not answered since.
+  bool OriginsDown(Clock::time_point now) const;
+  // Whether the origins are down, or answer so late that the tree by way of `parent` is better for rare chunks too.
+  // False when they have not been asked for 5 s.
   bool OriginsCongested(const std::string& parent, Clock::time_point now) const;
 
  private:
@@ -46,7 +52,7 @@ class PeerHealth {
     uint32_t samples = 0;  // ever
     double latency_us = 0;
     Clock::time_point avoided_until{};
-    std::array<uint32_t, 4> faults{};  // by PeerFault, since the last good answer
+    std::array<uint32_t, 4> faults{};  // by PeerFault
     std::array<Clock::time_point, 4> reported{};
     Clock::time_point used{};
   };
@@ -56,6 +62,7 @@ class PeerHealth {
   std::unordered_map<std::string, Peer> peers_;  // guarded by mutex_
   double origins_us_ = 0;                        // guarded by mutex_
   Clock::time_point origins_seen_{};             // guarded by mutex_
+  Clock::time_point origins_down_until_{};       // guarded by mutex_
   uint64_t asks_ = 0;                            // guarded by mutex_
   uint64_t hedges_ = 0;                          // guarded by mutex_
 };
