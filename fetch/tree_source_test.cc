@@ -1,0 +1,601 @@
+#include "fetch/tree_source.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "fetch/testing/fake_source.h"
+#include "fetch/testing/test_layer.h"
+#include "net/http_server.h"
+#include "net/range_header.h"
+
+namespace banyan::fetch {
+namespace {
+
+using namespace std::chrono_literals;
+
+using ::testing::ElementsAre;
+
+using ::testing::IsEmpty;
+
+using testing::FakeSource;
+using testing::MakeTestLayer;
+using ::testing::Pair;
+using testing::TestLayer;
+
+// A peer that does what its script says; by default it gives what is asked.
+class ScriptedPeer {
+ public:
+  using Reply = std::shared_ptr<net::HttpReply>;
+  struct Seen {
+    ByteRange range;
+    std::string node, function, token, priority, cache;
+  };
+  // Answers one request; runs on a thread of its own.
+  using Script = std::function<void(ScriptedPeer&, const Seen&, const Reply&)>;
+
+  ScriptedPeer(const TestLayer& layer, std::string name) : layer_(layer), name_(std::move(name)) {
+    server_ = *net::HttpServer::Start({}, [this](const net::HttpRequest& request, Reply reply) {
+      Seen seen;
+      const auto header = [&](std::string_view key) {
+        const std::string* value = request.headers.Find(key);
+        return value == nullptr ? std::string() : *value;
+      };
+      seen.node = header("banyan-node");
+      seen.function = header("banyan-function");
+      seen.token = header("authorization");
+      seen.priority = header("priority");
+      seen.cache = header("cache-control");
+      seen.range = **net::ParseRange(header("range"), layer_.blob.size());
+      Script script;
+      {
+        const std::lock_guard lock(mutex_);
+        seen_.push_back(seen);
+        script = script_;
+      }
+      if (!script) return Give(seen.range, reply);
+      const std::lock_guard lock(mutex_);
+      threads_.emplace_back([this, script, seen, reply = std::move(reply)] { script(*this, seen, reply); });
+    });
+  }
+  ~ScriptedPeer() { Stop(); }
+
+  void Stop() {
+    stop_ = true;
+    server_->Stop();
+    std::vector<std::thread> threads;
+    {
+      const std::lock_guard lock(mutex_);
+      threads.swap(threads_);
+    }
+    for (auto& thread : threads) thread.join();
+  }
+  void Do(Script script) {
+    const std::lock_guard lock(mutex_);
+    script_ = std::move(script);
+  }
+  PeerAddress address() const { return {name_, "127.0.0.1", server_->port()}; }
+  std::vector<Seen> seen() const {
+    const std::lock_guard lock(mutex_);
+    return seen_;
+  }
+  bool stopped() const { return stop_; }
+
+  std::string Bytes(ByteRange range) const {
+    return {reinterpret_cast<const char*>(layer_.blob.data()) + range.begin, range.size()};
+  }
+  void Give(ByteRange range, const Reply& reply) const { Give(range, Bytes(range), reply); }
+  void Give(ByteRange range, std::string body, const Reply& reply) const {
+    reply->Send({206, {{"Content-Range", net::FormatContentRange(range, layer_.blob.size())}}, std::move(body)});
+  }
+  // The range's first chunk.
+  ByteRange FirstChunk(ByteRange range) const {
+    for (const auto& chunk : layer_.device->chunks.chunks()) {
+      if (chunk.compressed_offset == range.begin) return chunk.blob_range();
+    }
+    return {};
+  }
+  bool Pause(std::chrono::milliseconds time) const {
+    for (auto left = time; left > 0ms && !stop_; left -= 10ms) std::this_thread::sleep_for(10ms);
+    return !stop_;
+  }
+
+ private:
+  const TestLayer& layer_;
+  const std::string name_;
+  std::unique_ptr<net::HttpServer> server_;
+  std::atomic<bool> stop_ = false;
+  mutable std::mutex mutex_;
+  Script script_;                     // guarded by mutex_
+  std::vector<Seen> seen_;            // guarded by mutex_
+  std::vector<std::thread> threads_;  // guarded by mutex_
+};
+
+class Reports final : public PeerReports {
+ public:
+  void Report(const std::string& function, const std::string& node, PeerFault fault, const std::string&) override {
+    EXPECT_EQ(function, "sha256:f");
+    const std::lock_guard lock(mutex_);
+    reports_.emplace_back(node, fault);
+  }
+  std::vector<std::pair<std::string, PeerFault>> all() const {
+    const std::lock_guard lock(mutex_);
+    return reports_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::pair<std::string, PeerFault>> reports_;  // guarded by mutex_
+};
+
+// A request's answers.
+struct Answers {
+  std::mutex mutex;
+  std::condition_variable came;
+  std::map<ChunkIndex, Result<ChunkBytes>> chunks;        // guarded by mutex
+  std::vector<std::pair<std::string, bool>> failed_ways;  // guarded by mutex
+  bool WaitFor(size_t count) {
+    std::unique_lock lock(mutex);
+    return came.wait_for(lock, 20s, [&] { return chunks.size() >= count; });
+  }
+};
+
+class TreeSourceTest : public ::testing::Test {
+ protected:
+  TreeSourceTest() { Open({}); }
+  ~TreeSourceTest() override { Close(); }
+
+  void Open(PeerClient::Options options) {
+    Close();
+    http_ = std::make_unique<net::HttpClient>();
+    options.http = http_.get();
+    options.timer = &timer_;
+    options.waits = &waits_;
+    options.reports = &reports_;
+    options.node = "me";
+    options.token = "secret";
+    client_ = std::make_unique<PeerClient>(options);
+    source_ = std::make_unique<TreeSource>(
+        *client_, [this] { return CurrentRoutes(); }, origins_);
+  }
+  void Close() {
+    source_.reset();
+    http_.reset();
+    client_.reset();
+  }
+  void Route(std::optional<PeerAddress> parent, std::vector<PeerAddress> spares = {}) {
+    auto routes = std::make_shared<Routes>();
+    routes->function = "sha256:f";
+    routes->stripes.push_back({std::move(parent), std::move(spares)});
+    SetRoutes(routes);
+  }
+  void SetRoutes(std::shared_ptr<const Routes> routes) {
+    const std::lock_guard lock(routes_mutex_);
+    routes_ = std::move(routes);
+  }
+  std::shared_ptr<const Routes> CurrentRoutes() {
+    const std::lock_guard lock(routes_mutex_);
+    return routes_;
+  }
+
+  std::shared_ptr<Answers> Ask(ChunkRange chunks, Priority priority = Priority::kPrefetch, Clock::duration time = 30s,
+                               uint8_t lane = 0) {
+    auto answers = std::make_shared<Answers>();
+    ChunkRequest request;
+    request.device = layer_.device;
+    request.chunks = chunks;
+    request.priority = priority;
+    request.lane = lane;
+    request.deadline = Clock::now() + time;
+    request.on_way_failed = [answers](std::string_view way, bool bad) {
+      const std::lock_guard lock(answers->mutex);
+      answers->failed_ways.emplace_back(way, bad);
+    };
+    source_->Fetch(std::move(request), [answers](ChunkIndex chunk, Result<ChunkBytes> answer) {
+      const std::lock_guard lock(answers->mutex);
+      EXPECT_TRUE(answers->chunks.emplace(chunk, std::move(answer)).second) << "answered twice";
+      answers->came.notify_all();
+    });
+    return answers;
+  }
+  // Waits for all of them, checks the bytes, and says where they came from.
+  std::vector<std::string> From(Answers& answers, ChunkRange chunks) {
+    EXPECT_TRUE(answers.WaitFor(chunks.size()));
+    std::vector<std::string> from;
+    const std::lock_guard lock(answers.mutex);
+    for (const auto& [chunk, answer] : answers.chunks) {
+      if (!answer) {
+        ADD_FAILURE() << answer.error().message;
+        continue;
+      }
+      EXPECT_TRUE(*answer == layer_.Compressed(chunk)) << chunk;
+      from.emplace_back(answer->from.empty() ? "origins" : answer->from);
+    }
+    return from;
+  }
+  std::vector<std::string> Fetched(ChunkRange chunks, Priority priority = Priority::kPrefetch) {
+    return From(*Ask(chunks, priority), chunks);
+  }
+
+  TestLayer layer_ = MakeTestLayer(std::vector<uint32_t>(16, 4));
+  ThreadTimer timer_;
+  WaitTable waits_;
+  Reports reports_;
+  ScriptedPeer parent_{layer_, "parent-node"};
+  ScriptedPeer spare_{layer_, "spare-node"};
+  ScriptedPeer other_{layer_, "other-node"};
+  std::shared_ptr<FakeSource> origins_ = std::make_shared<FakeSource>(layer_);
+  std::mutex routes_mutex_;
+  std::shared_ptr<const Routes> routes_;  // guarded by routes_mutex_
+  std::unique_ptr<net::HttpClient> http_;
+  std::unique_ptr<PeerClient> client_;
+  std::unique_ptr<TreeSource> source_;
+};
+
+TEST_F(TreeSourceTest, AsksTheParentWithAllItNeedsToKnow) {
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({2, 5}), ElementsAre("parent", "parent", "parent"));
+  EXPECT_THAT(Fetched({5, 6}, Priority::kDemand), ElementsAre("parent"));
+  EXPECT_THAT(Fetched({6, 7}, Priority::kFill), ElementsAre("parent"));
+  const auto seen = parent_.seen();
+  ASSERT_EQ(seen.size(), 3U);
+  const auto& chunks = layer_.device->chunks;
+  EXPECT_EQ(seen[0].range, (ByteRange{chunks[2].blob_range().begin, chunks[4].blob_range().end}));
+  EXPECT_EQ(seen[0].node, "me");
+  EXPECT_EQ(seen[0].token, "Bearer secret");
+  EXPECT_EQ(seen[0].function, "sha256:f");
+  EXPECT_EQ(seen[0].priority, "u=3");
+  EXPECT_EQ(seen[0].cache, "");
+  EXPECT_EQ(seen[1].priority, "u=1");
+  EXPECT_EQ(seen[2].priority, "u=6");
+  EXPECT_THAT(spare_.seen(), IsEmpty());
+  EXPECT_THAT(origins_->requests(), IsEmpty());
+  EXPECT_THAT(reports_.all(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, WithoutRoutesOrParentTheOriginsAreAsked) {
+  EXPECT_THAT(Fetched({0, 2}), ElementsAre("origins", "origins"));
+  Route(std::nullopt, {spare_.address()});
+  EXPECT_THAT(Fetched({2, 3}), ElementsAre("origins"));
+  EXPECT_THAT(spare_.seen(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, ItNeverAsksItself) {
+  PeerAddress self = parent_.address();
+  self.node = "me";
+  Route(self, {spare_.address()});
+  EXPECT_THAT(Fetched({0, 1}), ElementsAre("spare"));
+  EXPECT_THAT(parent_.seen(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, EachLaneHasItsStripesParent) {
+  auto routes = std::make_shared<Routes>();
+  routes->function = "sha256:f";
+  routes->stripes = {{parent_.address(), {}}, {other_.address(), {}}};
+  SetRoutes(routes);
+  From(*Ask({0, 1}, Priority::kPrefetch, 30s, 0), {0, 1});
+  EXPECT_EQ(parent_.seen().size(), 1U);
+  EXPECT_EQ(other_.seen().size(), 0U);
+  From(*Ask({1, 2}, Priority::kPrefetch, 30s, 1), {1, 2});
+  EXPECT_EQ(parent_.seen().size(), 1U);
+  EXPECT_EQ(other_.seen().size(), 1U);
+}
+
+TEST_F(TreeSourceTest, PartialAnswersAreAskedOnAtOnce) {
+  parent_.Do(
+      [](ScriptedPeer& peer, const auto& seen, const auto& reply) { peer.Give(peer.FirstChunk(seen.range), reply); });
+  Route(parent_.address());
+  const auto begun = Clock::now();
+  EXPECT_EQ(Fetched({0, 16}), std::vector<std::string>(16, "parent"));
+  EXPECT_LT(Clock::now() - begun, 2s);
+  EXPECT_EQ(parent_.seen().size(), 16U);
+  EXPECT_THAT(origins_->requests(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, APeerThatSaysItWaitsIsGivenTimeAndItsChainIsKnown) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    for (int i = 0; i < 8 && peer.Pause(300ms); ++i) reply->SendInterim(102, {{"Via", "grand, root"}});
+    peer.Give(seen.range, reply);
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto answers = Ask({3, 5});
+  std::string chain;
+  for (int i = 0; i < 100 && chain != "parent-node, grand, root"; ++i) {
+    std::this_thread::sleep_for(20ms);
+    chain = waits_.Find(layer_.device->blob_digest, 4);
+  }
+  EXPECT_EQ(chain, "parent-node, grand, root");
+  EXPECT_THAT(From(*answers, {3, 5}), ElementsAre("parent", "parent")) << "2.4 s without a byte, but not silent";
+  EXPECT_EQ(waits_.Find(layer_.device->blob_digest, 4), "");
+}
+
+TEST_F(TreeSourceTest, ALoopIsLeftAndHeldAgainstNobody) {
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    while (peer.Pause(100ms)) reply->SendInterim(102, {{"Via", "grand,me , root"}});
+  });
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({0, 2}), ElementsAre("spare", "spare"));
+  EXPECT_THAT(reports_.all(), IsEmpty());
+  parent_.Do(nullptr);
+  EXPECT_THAT(Fetched({2, 3}), ElementsAre("parent"));
+}
+
+TEST_F(TreeSourceTest, PatienceEnds) {
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    while (peer.Pause(100ms)) reply->SendInterim(102, {});
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto begun = Clock::now();
+  EXPECT_THAT(From(*Ask({0, 1}, Priority::kPrefetch, 2s), {0, 1}), ElementsAre("spare"));
+  EXPECT_GT(Clock::now() - begun, 900ms) << "half of what was left";
+  EXPECT_THAT(reports_.all(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, ASilentPeerIsLeftReportedAndAvoided) {
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    peer.Pause(10s);
+    reply->Abort();
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto begun = Clock::now();
+  EXPECT_THAT(Fetched({0, 2}), ElementsAre("spare", "spare"));
+  EXPECT_LT(Clock::now() - begun, 2500ms);
+  EXPECT_THAT(reports_.all(), ElementsAre(Pair("parent-node", PeerFault::kUnreachable)));
+  EXPECT_THAT(Fetched({2, 3}), ElementsAre("spare"));
+  EXPECT_EQ(parent_.seen().size(), 1U);
+}
+
+TEST_F(TreeSourceTest, ACutOrRefusedConnectionClimbsAtOnceAndOnlyForWhatIsMissing) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    reply->SendHead(206, {{"Content-Range", fmt::format("bytes {}-{}/*", seen.range.begin, seen.range.end - 1)}},
+                    seen.range.size());
+    const ByteRange first = peer.FirstChunk(seen.range);
+    reply->Write(peer.Bytes({first.begin, first.end + 100}), nullptr);
+    peer.Pause(100ms);
+    reply->Abort();
+  });
+  spare_.Stop();
+  Route(parent_.address(), {spare_.address(), other_.address()});
+  const auto begun = Clock::now();
+  EXPECT_THAT(Fetched({0, 3}), ElementsAre("parent", "spare", "spare"));
+  EXPECT_LT(Clock::now() - begun, 1s);
+  EXPECT_EQ(other_.seen().at(0).range.begin, layer_.device->chunks[1].compressed_offset);
+  EXPECT_THAT(reports_.all(),
+              ElementsAre(Pair("parent-node", PeerFault::kUnreachable), Pair("spare-node", PeerFault::kUnreachable)));
+}
+
+TEST_F(TreeSourceTest, NothingOfALiarsChunkIsPassedOn) {
+  parent_.Do([this](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    std::string body = peer.Bytes(seen.range);
+    body[layer_.device->chunks[1].compressed_offset + 5] ^= 1;
+    peer.Give(seen.range, body, reply);
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto answers = Ask({0, 3});
+  EXPECT_THAT(From(*answers, {0, 3}), ElementsAre("parent", "spare", "spare"));
+  EXPECT_THAT(reports_.all(), ElementsAre(Pair("parent-node", PeerFault::kBadBytes)));
+  EXPECT_THAT(answers->failed_ways, ElementsAre(Pair("parent", true)));
+  EXPECT_TRUE(client_->health().Avoided("parent-node", Clock::now() + 59s));
+  EXPECT_FALSE(client_->health().Avoided("parent-node", Clock::now() + 61s));
+}
+
+TEST_F(TreeSourceTest, WrongLengthsAndRangesAreLies) {
+  const auto& chunks = layer_.device->chunks;
+  const std::string total = std::to_string(layer_.blob.size());
+  const std::vector<std::pair<std::string, uint64_t>> answers = {
+      {fmt::format("bytes 0-{}/{}", chunks[1].blob_range().end - 1, total), chunks[1].blob_range().end - 9},  // short
+      {fmt::format("bytes 0-{}/{}", chunks[0].blob_range().end - 2, total),
+       chunks[0].blob_range().end - 1},                                                                   // not a chunk
+      {fmt::format("bytes 0-{}/{}", chunks[3].blob_range().end - 1, total), chunks[3].blob_range().end},  // too many
+      {fmt::format("bytes {}-{}/{}", chunks[1].compressed_offset, chunks[1].blob_range().end - 1, total),
+       chunks[1].compressed_bytes},                                                                      // another
+      {fmt::format("bytes 0-{}/99999999", chunks[0].blob_range().end - 1), chunks[0].compressed_bytes},  // another blob
+      {"", 10},
+      {"bytes 18446744073709551615-3/4", 10},
+  };
+  for (const auto& [header, length] : answers) {
+    Open({});
+    parent_.Do([header = header, length = length](ScriptedPeer& peer, const auto&, const auto& reply) {
+      reply->Send({206, {{"Content-Range", header}}, peer.Bytes({0, length})});
+    });
+    Route(parent_.address(), {spare_.address()});
+    const auto from = Fetched({0, 3});
+    EXPECT_EQ(from.back(), "spare") << header;
+    EXPECT_TRUE(client_->health().Avoided("parent-node", Clock::now() + 59s)) << header;
+  }
+}
+
+TEST_F(TreeSourceTest, EndlessSlowBytesAreLeft) {
+  Open({.slow_after = 500ms});
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    reply->SendHead(206, {{"Content-Range", fmt::format("bytes {}-{}/*", seen.range.begin, seen.range.end - 1)}},
+                    seen.range.size());
+    for (uint64_t at = seen.range.begin; at < seen.range.end && peer.Pause(50ms); ++at) {
+      reply->Write(peer.Bytes({at, at + 1}), nullptr);
+    }
+  });
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({0, 2}), ElementsAre("spare", "spare"));
+  EXPECT_THAT(reports_.all(), ElementsAre(Pair("parent-node", PeerFault::kSlow)));
+}
+
+TEST_F(TreeSourceTest, RefusalsClimbWithoutAReport) {
+  for (int status : {404, 401, 416, 500, 503, 200}) {
+    Open({});
+    parent_.Do([status](ScriptedPeer&, const auto&, const auto& reply) {
+      reply->Send({status, {{"Retry-After", "2"}}, std::string("no")});
+    });
+    Route(parent_.address());
+    EXPECT_THAT(Fetched({0, 2}), ElementsAre("origins", "origins")) << status;
+    EXPECT_EQ(client_->health().Avoided("parent-node", Clock::now() + 1s), status != 404) << status;
+    EXPECT_THAT(reports_.all(), IsEmpty());
+  }
+}
+
+TEST_F(TreeSourceTest, RareDemandAsksParentAndOneSpareForWhatTheyHold) {
+  const auto miss = [](ScriptedPeer&, const auto&, const auto& reply) { reply->Send({504, {}, std::string()}); };
+  parent_.Do(miss);
+  spare_.Do(miss);
+  auto profile = std::make_shared<ProfileSet>();
+  profile->Add(layer_.device->blob_digest, 1);
+  auto routes = std::make_shared<Routes>();
+  routes->function = "sha256:f";
+  routes->stripes = {{parent_.address(), {spare_.address(), other_.address()}}};
+  routes->profile = profile;
+  SetRoutes(routes);
+  EXPECT_THAT(Fetched({4, 6}, Priority::kDemand), ElementsAre("origins", "origins"));
+  EXPECT_THAT(other_.seen(), IsEmpty());
+  EXPECT_EQ(parent_.seen().at(0).cache, "only-if-cached");
+  EXPECT_EQ(spare_.seen().at(0).cache, "only-if-cached");
+  EXPECT_FALSE(client_->health().Avoided("parent-node", Clock::now()));
+
+  parent_.Do(nullptr);
+  spare_.Do(nullptr);
+  EXPECT_THAT(Fetched({6, 8}, Priority::kFill), ElementsAre("parent", "parent"));
+  EXPECT_EQ(parent_.seen().back().cache, "") << "fill takes the tree";
+  // One request of a rare, a common and another rare chunk.
+  EXPECT_THAT(Fetched({0, 3}, Priority::kDemand), ElementsAre("parent", "parent", "parent"));
+  std::map<uint64_t, std::string> cache;
+  for (const auto& seen : parent_.seen()) cache[seen.range.begin] = seen.cache;
+  EXPECT_EQ(cache.at(layer_.device->chunks[0].compressed_offset), "only-if-cached");
+  EXPECT_EQ(cache.at(layer_.device->chunks[1].compressed_offset), "");
+  EXPECT_EQ(cache.at(layer_.device->chunks[2].compressed_offset), "only-if-cached");
+
+  // The origins fail: the tree carries everything.
+  client_->health().NoteOriginsFailed(Clock::now());
+  EXPECT_THAT(Fetched({9, 10}, Priority::kDemand), ElementsAre("parent"));
+  EXPECT_EQ(parent_.seen().back().cache, "");
+}
+
+TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    for (int i = 0; i < 40 && peer.Pause(100ms); ++i) reply->SendInterim(102, {});
+    peer.Give(seen.range, reply);
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto begun = Clock::now();
+  EXPECT_THAT(Fetched({0, 1}, Priority::kDemand), ElementsAre("spare"));
+  EXPECT_LT(Clock::now() - begun, 2s);
+  // The budget is spent: this one waits.
+  EXPECT_THAT(Fetched({1, 2}, Priority::kDemand), ElementsAre("parent"));
+  EXPECT_EQ(spare_.seen().size(), 1U);
+  EXPECT_THAT(reports_.all(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, PrefetchIsNotHedged) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    peer.Pause(700ms);
+    peer.Give(seen.range, reply);
+  });
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({0, 1}), ElementsAre("parent"));
+  EXPECT_THAT(spare_.seen(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, RoutesOfTheMomentCount) {
+  parent_.Do([this](ScriptedPeer&, const auto&, const auto& reply) {
+    Route(other_.address());
+    reply->Abort();
+  });
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({0, 1}), ElementsAre("parent"));
+  EXPECT_EQ(other_.seen().size(), 1U);
+  EXPECT_THAT(spare_.seen(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, ItsEndAnswersWhatIsOutstanding) {
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    while (peer.Pause(100ms)) reply->SendInterim(102, {});
+  });
+  Route(parent_.address());
+  const auto waiting = Ask({0, 3});
+  Route(std::nullopt);
+  origins_->Hold(true);
+  const auto held = Ask({3, 5});
+  source_.reset();
+  for (const auto& [answers, count] : {std::pair(waiting, 3U), std::pair(held, 2U)}) {
+    const std::lock_guard lock(answers->mutex);
+    ASSERT_EQ(answers->chunks.size(), count);
+    for (const auto& [chunk, answer] : answers->chunks) EXPECT_EQ(answer.error().code, Code::kCancelled);
+  }
+}
+
+TEST_F(TreeSourceTest, TheClientsEndAnswersWhatIsOutstanding) {
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    while (peer.Pause(100ms)) reply->SendInterim(102, {});
+  });
+  Route(parent_.address(), {spare_.address()});
+  const auto waiting = Ask({0, 3});
+  http_.reset();
+  ASSERT_TRUE(waiting->WaitFor(3));
+  EXPECT_EQ(waiting->chunks.at(2).error().code, Code::kCancelled);
+}
+
+TEST(PeerHealth, PenaltiesDoubleAndWhatFailsTogetherIsOneFault) {
+  PeerHealth health;
+  Clock::time_point now{1h};
+  EXPECT_TRUE(health.NoteFault("a", PeerFault::kBadBytes, now));
+  EXPECT_FALSE(health.NoteFault("a", PeerFault::kBadBytes, now + 900ms));
+  EXPECT_TRUE(health.Avoided("a", now + 59s));
+  EXPECT_FALSE(health.Avoided("a", now + 60s));
+  EXPECT_FALSE(health.Avoided("b", now));
+  health.NoteGood("a", now + 60s);
+  EXPECT_TRUE(health.NoteFault("a", PeerFault::kBadBytes, now + 60s));
+  EXPECT_TRUE(health.Avoided("a", now + 179s));
+  for (int i = 0; i < 40; ++i) health.NoteFault("a", PeerFault::kBadBytes, now + std::chrono::hours(1 + i));
+  EXPECT_TRUE(health.Avoided("a", now + 40h + 9min));
+  EXPECT_FALSE(health.Avoided("a", now + 40h + 10min));
+
+  health.NoteFault("c", PeerFault::kUnreachable, now);
+  health.NoteFault("c", PeerFault::kUnreachable, now + 4s);
+  EXPECT_TRUE(health.Avoided("c", now + 9s));
+  health.NoteGood("c", now + 11s);
+  health.NoteFault("c", PeerFault::kUnreachable, now + 12s);
+  EXPECT_FALSE(health.Avoided("c", now + 15s));
+}
+
+TEST(PeerHealth, HedgesAfterThe95thPercentileAndWithinItsBudget) {
+  PeerHealth health;
+  const Clock::time_point now{1h};
+  EXPECT_EQ(health.HedgeAfter("a"), 250ms);
+  for (int i = 1; i <= 64; ++i) health.NoteFirstByte("a", std::chrono::milliseconds(i * 10), now);
+  EXPECT_GE(health.HedgeAfter("a"), 600ms);
+  EXPECT_LE(health.HedgeAfter("a"), 630ms);
+  for (int i = 1; i <= 64; ++i) health.NoteFirstByte("a", 1ms, now);
+  EXPECT_EQ(health.HedgeAfter("a"), 50ms);
+  int hedges = 0;
+  for (int i = 0; i < 1000; ++i) {
+    health.CountAsk();
+    if (health.TakeHedge()) ++hedges;
+  }
+  EXPECT_EQ(hedges, 50);
+}
+
+TEST(PeerHealth, OriginsAreCongestedOnlyBesideAFasterParentAndForAWhile) {
+  PeerHealth health;
+  const Clock::time_point now{1h};
+  health.NoteFirstByte("parent", 20ms, now);
+  EXPECT_FALSE(health.OriginsCongested("parent", now));
+  health.NoteOrigins(150ms, now);
+  EXPECT_FALSE(health.OriginsCongested("parent", now));
+  for (int i = 0; i < 20; ++i) health.NoteOrigins(400ms, now);
+  EXPECT_TRUE(health.OriginsCongested("parent", now));
+  EXPECT_FALSE(health.OriginsCongested("stranger", now));
+  EXPECT_FALSE(health.OriginsCongested("parent", now + 6s));
+  for (int i = 0; i < 40; ++i) health.NoteFirstByte("parent", 150ms, now);
+  EXPECT_FALSE(health.OriginsCongested("parent", now));
+  health.NoteOriginsFailed(now);
+  EXPECT_TRUE(health.OriginsCongested("stranger", now + 4s));
+  EXPECT_FALSE(health.OriginsDown(now + 6s));
+}
+
+}  // namespace
+}  // namespace banyan::fetch
