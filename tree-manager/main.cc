@@ -1,0 +1,167 @@
+// banyan-tree-manager: which node gets a function's bytes from which.
+#include <signal.h>
+#include <systemd/sd-daemon.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <optional>
+#include <string>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
+
+#include "common/file_io.h"
+#include "common/log.h"
+#include "net/http_server.h"
+#include "net/url.h"
+#include "tree-manager/config.h"
+#include "tree-manager/manager.h"
+#include "tree-manager/service.h"
+
+namespace banyan::tree_manager {
+namespace {
+
+struct Flags {
+  std::string config_file;
+  std::optional<std::string> data_root;
+  std::optional<std::string> listen;
+  std::optional<std::string> http;
+  std::optional<std::string> token_file;
+  bool check = false;
+  bool print_config = false;
+};
+
+Result<Config> Configure(const Flags& flags) {
+  Config config;
+  if (!flags.config_file.empty()) {
+    BANYAN_ASSIGN(config, LoadConfig(flags.config_file));
+  }
+  if (flags.data_root) config.data_root = *flags.data_root;
+  if (flags.listen) config.listen = *flags.listen;
+  if (flags.http) config.http = *flags.http;
+  if (flags.token_file) config.token_file = *flags.token_file;
+  BANYAN_TRY(CheckConfig(config));
+  return config;
+}
+
+sigset_t HandledSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
+  return signals;
+}
+
+net::HttpResponse Text(int status, std::string body) {
+  return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
+}
+
+net::HttpResponse Answer(const net::HttpRequest& request, Manager& manager, const Service& service) {
+  if (request.method != "GET" && request.method != "HEAD") return Text(405, "only GET\n");
+  // It listens only once the trees are restored: alive and ready are the same here.
+  if (request.path() == "/healthz") return Text(200, "ok\n");
+  if (request.path() == "/readyz") return Text(200, "ready\n");
+  if (request.path() != "/metrics") return Text(404, "/metrics, /healthz, /readyz\n");
+  MetricsPage page;
+  page.Process(BANYAN_VERSION);
+  manager.AddMetrics(page);
+  service.AddMetrics(page);
+  return {200, {{"Content-Type", MetricsPage::kContentType}}, page.Text()};
+}
+
+Result<std::unique_ptr<net::HttpServer>> ServeHttp(const std::string& address, Manager& manager,
+                                                   const Service& service) {
+  BANYAN_ASSIGN(const HostPort listen, ParseHostPort(address));
+  net::HttpServerOptions options;
+  options.address = listen.host == "localhost" ? "127.0.0.1" : listen.host;
+  options.port = listen.port;
+  options.max_connections = 64;
+  return net::HttpServer::Start(options, [&](const net::HttpRequest& request, const auto& reply) {
+    reply->Send(Answer(request, manager, service));
+  });
+}
+
+void WaitForEnd() {
+  const sigset_t signals = HandledSignals();
+  int signal = 0;
+  while (::sigwait(&signals, &signal) != 0) {
+  }
+  spdlog::info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+Status Serve(const Config& config) {
+  std::string token;
+  if (!config.token_file.empty()) {
+    BANYAN_ASSIGN(token, ReadToken(config.token_file));
+  } else if (!net::IsLoopbackHost(config.listen)) {
+    spdlog::warn("no token_file: whoever reaches {} can steer the nodes' traffic", config.listen);
+  }
+  BANYAN_TRY(MakeDirectories(config.data_root, 0700));
+  Manager::Options options;
+  options.membership.tree.stripes = static_cast<Stripe>(config.stripes);
+  options.membership.tree.spares = static_cast<uint32_t>(config.spares);
+  options.membership.peer_to_peer = config.peer_to_peer;
+  options.membership.idle_reclaim = config.idle_reclaim;
+  options.state_path = config.data_root + "/state";
+  BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
+  BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
+  std::unique_ptr<net::HttpServer> http;
+  if (!config.http.empty()) {
+    BANYAN_ASSIGN(http, ServeHttp(config.http, *manager, *service));
+    spdlog::info("metrics on {} (port {})", config.http, http->port());
+  }
+  spdlog::info("listening on {} (port {})", config.listen, service->port());
+  ::sd_notify(0, "READY=1");
+  WaitForEnd();
+  ::sd_notify(0, "STOPPING=1");
+  if (http) http->Stop();
+  service.reset();
+  return {};
+}
+
+int Run(const Flags& flags) {
+  if (flags.print_config) {
+    fmt::print("{}", ConfigReference());
+    return 0;
+  }
+  // Before any thread starts, so that all inherit the mask and only sigwait sees them.
+  const sigset_t signals = HandledSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+
+  const auto config = Configure(flags);
+  if (!config) {
+    spdlog::error("{}", config.error().message);
+    return 2;
+  }
+  if (flags.check) return 0;
+  if (std::getenv("BANYAN_LOG") == nullptr) spdlog::set_level(spdlog::level::from_str(config->log_level));
+  if (const Status served = Serve(*config); !served) {
+    spdlog::error("{}", served.error().message);
+    return 1;
+  }
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  InitLogging("banyan-tree-manager", spdlog::level::info);
+  Flags flags;
+  CLI::App app("Keeps the function trees of a cluster: which node gets an image's bytes from which.",
+               "banyan-tree-manager");
+  app.set_version_flag("--version", "banyan-tree-manager " BANYAN_VERSION);
+  app.footer("--print-config shows every key of the configuration with its meaning and default.");
+  app.add_option("-c,--config", flags.config_file, "Configuration (TOML)");
+  app.add_option("--data-root", flags.data_root, "Instead of data_root");
+  app.add_option("--listen", flags.listen, "Instead of listen: host:port");
+  app.add_option("--http", flags.http, "Instead of http: host:port");
+  app.add_option("--token-file", flags.token_file, "Instead of token_file");
+  app.add_flag("--check", flags.check, "Read the configuration and end");
+  app.add_flag("--print-config", flags.print_config, "Print the documented configuration and end");
+  CLI11_PARSE(app, argc, argv);
+  return Run(flags);
+}
+
+}  // namespace
+}  // namespace banyan::tree_manager
+
+int main(int argc, char** argv) { return banyan::tree_manager::Main(argc, argv); }
