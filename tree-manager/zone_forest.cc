@@ -146,10 +146,10 @@ void ZoneForest::SetRoles(NodeIndex node, uint32_t roles) {
 }
 
 NodeIndex ZoneForest::PickIdle(NodeIndex favourite) const {
-  NodeIndex best = kNoNode;
-  if (favourite != kNoNode && IsIdle(favourite) && pool_[favourite].bucket < kRoles) best = favourite;
   for (const uint32_t bucket : {0U, kRoles}) {
     const std::vector<NodeIndex>& idle = buckets_[bucket];
+    NodeIndex best = kNoNode;
+    if (favourite != kNoNode && IsIdle(favourite) && pool_[favourite].bucket == bucket) best = favourite;
     const auto few = std::min<size_t>(idle.size(), kIdleToCompare);
     for (size_t i = idle.size() - few; i < idle.size(); ++i) {
       if (best == kNoNode || ScoreOf(pool_[idle[i]].traits) > ScoreOf(pool_[best].traits)) best = idle[i];
@@ -239,11 +239,17 @@ void ZoneForest::Demote(NodeIndex node, Stripe stripe) {
   pool_[node].roles &= static_cast<uint8_t>(~(1U << stripe));
 }
 
+// Of both, if there are such; else reluctant, if there are such; else any. The last interior, if it will do: nobody
+// moves.
 void ZoneForest::DemoteOne(Stripe stripe) {
   const StripeHeap& heap = heaps_[stripe];
+  const uint32_t single = 1U << stripe;
   NodeIndex node = heap.At(heap.interiors());
-  for (const uint32_t bucket : {0U + (1U << stripe) + kRoles, 0U + kBoth, kBoth + kRoles}) {
-    if (!buckets_[bucket].empty()) node = buckets_[bucket].back();
+  for (const uint32_t bucket : {kBoth + kRoles, kBoth + 0U, single + kRoles}) {
+    if (pool_[node].bucket == bucket) break;
+    if (buckets_[bucket].empty()) continue;
+    node = buckets_[bucket].back();
+    break;
   }
   LeaveBucket(node);
   Demote(node, stripe);
