@@ -205,5 +205,49 @@ TEST(Backoff, DoublesToItsLimitAndIsLongerForARefusal) {
   EXPECT_NE(BackoffDelay(9, Code::kUnavailable, 1), BackoffDelay(9, Code::kUnavailable, 2));
 }
 
+TEST_F(FlightTableTest, AFlightEndsWhenEveryFormThatIsWantedIsHere) {
+  table_.Want({1, 5}, Priority::kPrefetch, 11, kCompressedForm);
+  const auto request = table_.Next(now_);
+  ASSERT_TRUE(request);
+  table_.Want({1, 5}, Priority::kDemand, 12);
+  EXPECT_EQ(table_.FormsOf({1, 5}), kBlockForm | kCompressedForm);
+  ASSERT_TRUE(table_.Arrived(request->id, {1, 5}, now_));
+  EXPECT_THAT(table_.TakeReaders({1, 5}, kCompressedForm), UnorderedElementsAre(11));
+  EXPECT_TRUE(table_.Wanted({1, 5}));
+  EXPECT_THAT(table_.Finish({1, 5}, kBlockForm), UnorderedElementsAre(12));
+  EXPECT_FALSE(table_.Wanted({1, 5}));
+}
+
+TEST_F(FlightTableTest, AChunkThatCameInAnotherFormIsAskedForAgain) {
+  table_.Want({1, 5}, Priority::kPrefetch, 11, kCompressedForm);
+  table_.Want({1, 5}, Priority::kPrefetch, 0, kBlockForm);
+  const auto request = table_.Next(now_);
+  ASSERT_TRUE(table_.Arrived(request->id, {1, 5}, now_));
+  EXPECT_TRUE(table_.Finish({1, 5}, kBlockForm).empty());
+  EXPECT_EQ(table_.FormsOf({1, 5}), kCompressedForm);
+  const auto again = table_.Next(now_);
+  ASSERT_TRUE(again);
+  ASSERT_TRUE(table_.Arrived(again->id, {1, 5}, now_));
+  EXPECT_THAT(table_.Finish({1, 5}, kCompressedForm), UnorderedElementsAre(11));
+  EXPECT_EQ(table_.flights(Priority::kPrefetch), 0U);
+}
+
+TEST_F(FlightTableTest, APeersAskThatIsForgottenIsDroppedWhateverItsClass) {
+  for (Priority priority : {Priority::kDemand, Priority::kPrefetch, Priority::kFill}) {
+    table_.Want({1, 3}, priority, 11, kCompressedForm);
+    table_.Leave({1, 3}, 11);
+    EXPECT_FALSE(table_.Wanted({1, 3}));
+    // Sent already: it fails, and nobody tries again.
+    table_.Want({1, 20}, priority, 11, kCompressedForm);
+    const auto request = table_.Next(now_);
+    ASSERT_TRUE(request);
+    table_.Leave({1, 20}, 11);
+    table_.Failed(request->id, {1, 20}, {Code::kUnavailable, "down"}, now_);
+    EXPECT_EQ(table_.Wanted({1, 20}), priority == Priority::kPrefetch) << "that is tried thrice";
+    table_.RemoveLayer(1);
+    table_.AddLayer(1, chunks_);
+  }
+}
+
 }  // namespace
 }  // namespace banyan::fetch

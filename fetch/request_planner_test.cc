@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <vector>
+
 namespace banyan::fetch {
 namespace {
 
@@ -129,6 +132,114 @@ TEST_F(RequestPlannerTest, ForgettingALayerGivesItsWindowsBack) {
   EXPECT_EQ(planner_.requests_in_flight(), 0U);
   Queue(2, {0, 10}, Priority::kPrefetch);
   EXPECT_EQ(planner_.Next()->chunks, (ChunkRange{0, 4}));
+}
+
+// Chunks in runs of ten, on two lanes by turns.
+class LanesTest : public RequestPlannerTest {
+ protected:
+  LanesTest() {
+    for (uint32_t i = 0; i < 100; ++i) plan_.of.push_back(i / 10 % 2);
+    plan_.lanes = 2;
+    planner_.AddLayer(3, table_, plan_);
+  }
+  std::vector<PlannedRequest> All() {
+    std::vector<PlannedRequest> requests;
+    while (auto request = planner_.Next()) requests.push_back(*request);
+    return requests;
+  }
+  static uint64_t BytesOf(const std::vector<PlannedRequest>& requests, uint8_t lane) {
+    uint64_t bytes = 0;
+    for (const auto& request : requests) bytes += request.lane == lane ? request.bytes : 0;
+    return bytes;
+  }
+
+  LanePlan plan_;
+};
+
+TEST_F(LanesTest, EachLaneHasItsWindowAndNoRequestCrossesLanes) {
+  Queue(3, {0, 100}, Priority::kPrefetch);
+  const auto requests = All();
+  EXPECT_EQ(BytesOf(requests, 0), 6000U);
+  EXPECT_EQ(BytesOf(requests, 1), 6000U);
+  for (const auto& request : requests) {
+    for (ChunkIndex chunk = request.chunks.begin; chunk < request.chunks.end; ++chunk) {
+      EXPECT_EQ(plan_.of[chunk], request.lane);
+    }
+  }
+}
+
+TEST_F(LanesTest, ASlowLaneDoesNotBlockTheOtherWhichTakesItsTail) {
+  Queue(3, {0, 40}, Priority::kPrefetch);  // lane 1's are 10 to 19 and 30 to 39
+  auto requests = All();
+  std::vector<ChunkRange> stolen;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].lane != 0) continue;  // lane 1 never answers
+    Answer(requests[i]);
+    for (const auto& next : All()) {
+      ASSERT_EQ(next.lane, 0);
+      if (plan_.of[next.chunks.begin] == 1) stolen.push_back(next.chunks);
+      requests.push_back(next);
+    }
+  }
+  ASSERT_FALSE(stolen.empty());
+  EXPECT_EQ(stolen.front().end, 40U) << "the tail first";
+  EXPECT_EQ(planner_.queued(Priority::kPrefetch), 0U);
+  EXPECT_EQ(BytesOf(requests, 1), 6000U);
+  EXPECT_EQ(BytesOf(requests, 0), 34000U);
+}
+
+TEST_F(LanesTest, NothingIsStolenWhileTheOwnerHasRoom) {
+  Queue(3, {10, 14}, Priority::kPrefetch);
+  const auto requests = All();
+  ASSERT_EQ(requests.size(), 1U);
+  EXPECT_EQ(requests[0].lane, 1);
+}
+
+TEST_F(LanesTest, DemandOfOneLaneHoldsBackBulkOfBothAndOfEveryLayer) {
+  Queue(3, {0, 10}, Priority::kDemand);
+  Queue(3, {20, 30}, Priority::kDemand);  // more than lane 0's window
+  const auto demand = All();
+  EXPECT_EQ(BytesOf(demand, 0), 10000U);
+  EXPECT_EQ(BytesOf(demand, 1), 10000U) << "demand takes the idle lane";
+  Queue(3, {40, 42}, Priority::kDemand);
+  Queue(3, {12, 14}, Priority::kPrefetch);
+  Queue(2, {0, 2}, Priority::kPrefetch);
+  Queue(2, {5, 6}, Priority::kFill);
+  EXPECT_TRUE(All().empty());
+  for (const auto& request : demand) Answer(request);
+  const auto rest = All();
+  ASSERT_EQ(rest.size(), 3U);
+  EXPECT_EQ(rest[0].priority, Priority::kDemand);
+  for (const auto& request : rest) EXPECT_NE(request.priority, Priority::kFill);
+}
+
+TEST_F(LanesTest, AStalledLaneLeavesTheOtherGoing) {
+  Queue(3, {10, 14}, Priority::kFill);
+  const auto stuck = All();
+  ASSERT_EQ(stuck.size(), 4U) << "two of a chunk on lane 1, two that lane 0 took";
+  for (const auto& request : stuck) {
+    if (request.lane == 0) Answer(request);
+    planner_.SetStalled(request.id, true);
+  }
+  Queue(3, {0, 2}, Priority::kFill);
+  const auto more = All();
+  ASSERT_FALSE(more.empty());
+  for (const auto& request : more) EXPECT_EQ(request.lane, 0);
+}
+
+TEST_F(LanesTest, GroupsHaveWindowsOfTheirOwn) {
+  LanePlan other = plan_;
+  other.group = 7;
+  planner_.AddLayer(4, table_, other);
+  Queue(3, {0, 10}, Priority::kPrefetch);
+  Queue(4, {0, 10}, Priority::kPrefetch);
+  std::map<LayerId, uint64_t> bytes;
+  for (const auto& request : All()) bytes[request.layer] += request.lane == 0 ? request.bytes : 0;
+  EXPECT_EQ(bytes.at(3), 6000U);
+  EXPECT_EQ(bytes.at(4), 6000U);
+  planner_.RemoveLayer(4);
+  planner_.RemoveLayer(3);
+  EXPECT_EQ(planner_.requests_in_flight(), 0U);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "fetch/ladder_source.h"
+#include "fetch/limited_source.h"
 #include "fetch/metered_source.h"
 #include "fetch/testing/fake_source.h"
 #include "fetch/testing/fake_timer.h"
@@ -135,6 +136,31 @@ TEST_F(SourcesTest, ALadderThatGoesAnswersWhatIsOutstanding) {
   for (const auto& asked : first_->TakeHeld()) FakeSource::AnswerAll(asked, Fail(Code::kUnavailable, "down"));
   EXPECT_EQ(answers->size(), 3U);
   EXPECT_TRUE(second_->requests().empty());
+}
+
+TEST_F(SourcesTest, ALimitHoldsBackBulkAndNotDemand) {
+  FakeTimer timer;
+  const auto& chunks = layer_.device->chunks;
+  const uint64_t chunk_bytes = chunks[0].compressed_bytes;
+  const auto limit = std::make_shared<RateLimit>(chunk_bytes * 4);  // a quarter of a second's worth is one chunk
+  auto source = std::make_unique<LimitedSource>(first_, limit, timer);
+  std::vector<ChunkIndex> came;
+  const auto ask = [&](ChunkIndex chunk, Priority priority) {
+    source->Fetch({.device = layer_.device, .chunks = {chunk, chunk + 1}, .priority = priority},
+                  [&](ChunkIndex index, const Result<ChunkBytes>& answer) {
+                    EXPECT_TRUE(answer || answer.error().code == Code::kCancelled);
+                    if (answer) came.push_back(index);
+                  });
+  };
+  for (ChunkIndex chunk = 0; chunk < 6; ++chunk) ask(chunk, Priority::kFill);
+  EXPECT_EQ(came, (std::vector<ChunkIndex>{0, 1})) << "the bucket, and what may begin when it is empty";
+  ask(7, Priority::kDemand);
+  EXPECT_EQ(came.back(), 7U);
+  timer.Advance(500ms + 1ms);
+  EXPECT_EQ(came.size(), 5U);
+  source.reset();
+  EXPECT_EQ(came.size(), 5U);
+  EXPECT_EQ(timer.waiting(), 0U);
 }
 
 }  // namespace

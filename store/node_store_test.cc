@@ -103,6 +103,43 @@ TEST_F(NodeStoreTest, KeepsCompressedChunks) {
   EXPECT_EQ(store->usage().device_bytes, 0U);
 }
 
+TEST_F(NodeStoreTest, LeasesCompressedChunksInPlace) {
+  const auto store = Open();
+  const TestLayer source = RandomLayer(1, 5);
+  const auto layer = store->OpenLayer(source.device).value();
+  EXPECT_EQ(layer->LeaseCompressed(2).error().code, Code::kNotFound);
+  EXPECT_EQ(layer->LeaseCompressed(5).error().code, Code::kNotFound);
+  EXPECT_FALSE(layer->HasCompressed(2));
+  EXPECT_FALSE(layer->HasCompressed(5));
+  uint64_t bytes = 0;
+  for (const ChunkIndex i : {1U, 2U, 3U}) {
+    ASSERT_TRUE(layer->PutCompressed(i, source.compressed[i]));
+    bytes += source.compressed[i].size();
+  }
+  EXPECT_TRUE(layer->HasCompressed(2));
+  EXPECT_EQ(layer->compressed_bytes_present(), bytes);
+  auto first = layer->LeaseCompressed(2);
+  const auto second = layer->LeaseCompressed(3);
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->fd, second->fd) << "one descriptor a layer";
+  const auto read = [&](const CompressedChunk& chunk) {
+    std::vector<std::byte> data(chunk.length);
+    EXPECT_EQ(::pread(chunk.fd, data.data(), data.size(), static_cast<off_t>(chunk.offset)),
+              static_cast<ssize_t>(data.size()));
+    return data;
+  };
+  EXPECT_EQ(read(*first), source.compressed[2]);
+  EXPECT_EQ(read(*second), source.compressed[3]);
+  // Gone at once for others, in place for who has it.
+  layer->Drop(3);
+  EXPECT_FALSE(layer->HasCompressed(3));
+  EXPECT_EQ(layer->LeaseCompressed(3).error().code, Code::kNotFound);
+  EXPECT_EQ(read(*second), source.compressed[3]);
+  const int fd = second->fd;
+  *first = CompressedChunk();
+  EXPECT_NE(::fcntl(fd, F_GETFD), -1) << "still leased";
+}
+
 TEST_F(NodeStoreTest, RemembersAcrossRestarts) {
   const TestLayer source = RandomLayer(1, 10);
   const std::string blob = "a map";

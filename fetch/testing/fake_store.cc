@@ -79,6 +79,10 @@ Status FakeStoredLayer::PutBlocks(ChunkIndex chunk, std::span<const std::byte> b
 }
 
 Status FakeStoredLayer::PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!room_for_compressed_) return Fail(Code::kResourceExhausted, "the fake store is full");
+  }
   SetCompressed(chunk, {compressed.begin(), compressed.end()});
   return {};
 }
@@ -123,6 +127,11 @@ void FakeStoredLayer::Drop(ChunkIndex chunk) {
 void FakeStoredLayer::OfferCopy(ChunkIndex chunk) {
   const std::lock_guard lock(mutex_);
   offered_.insert(chunk);
+}
+
+void FakeStoredLayer::SetRoomForCompressed(bool room) {
+  const std::lock_guard lock(mutex_);
+  room_for_compressed_ = room;
 }
 
 void FakeStoredLayer::SetCompressed(ChunkIndex chunk, std::vector<std::byte> bytes) {

@@ -39,6 +39,8 @@ class FakeStoredLayer final : public store::StoredLayer {
 
   // Another layer has this chunk's blocks.
   void OfferCopy(ChunkIndex chunk);
+  // Whether PutCompressed() stores; otherwise it has no room.
+  void SetRoomForCompressed(bool room);
   void SetCompressed(ChunkIndex chunk, std::vector<std::byte> bytes);
   std::vector<ChunkIndex> dropped() const;
   size_t puts() const;
@@ -67,6 +69,7 @@ class FakeStoredLayer final : public store::StoredLayer {
   std::set<ChunkIndex> offered_;
   std::vector<ChunkIndex> dropped_;
   size_t puts_ = 0;
+  bool room_for_compressed_ = true;
 };
 
 }  // namespace banyan::fetch::testing
