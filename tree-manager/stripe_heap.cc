@@ -85,9 +85,8 @@ void StripeHeap::QuotaChanged(uint32_t slot) {
 bool StripeHeap::RelieveHost(uint32_t slot) {
   const Slot& host = slots_[slot];
   if (host.guest_count == 0) return false;
-  if (2U + host.guest_count <= QuotaOf(pool_[host.node].traits, max_degree_)) return false;
   const uint32_t better = BestHost();
-  if (better == 0 || slots_[better].tier >= max_guests_) return false;
+  if (better == 0 || slots_[better].tier >= TierOf(slot, host.guest_count - 1U)) return false;
   const uint32_t guest = host.guests[host.guest_count - 1U];
   Unseat(guest);
   SeatAt(guest, better);
@@ -191,16 +190,15 @@ uint32_t StripeHeap::BestHost() const {
   return 0;
 }
 
-uint8_t StripeHeap::TierOf(uint32_t slot) const {
-  const Slot& host = slots_[slot];
-  if (host.guest_count >= max_guests_) return kNoTier;
-  const bool has_uplink = QuotaOf(pool_[host.node].traits, max_degree_) > 2U + host.guest_count;
-  return static_cast<uint8_t>(host.guest_count + (has_uplink ? 0 : max_guests_));
+uint8_t StripeHeap::TierOf(uint32_t slot, uint32_t guest_count) const {
+  if (guest_count >= max_guests_) return kNoTier;
+  const bool has_uplink = QuotaOf(pool_[slots_[slot].node].traits, max_degree_) > 2U + guest_count;
+  return static_cast<uint8_t>(guest_count + (has_uplink ? 0 : max_guests_));
 }
 
 void StripeHeap::EnterTier(uint32_t slot) {
   Slot& entry = slots_[slot];
-  entry.tier = TierOf(slot);
+  entry.tier = TierOf(slot, entry.guest_count);
   if (entry.tier == kNoTier) return;
   std::vector<uint32_t>& tier = tiers_[entry.tier];
   entry.tier_position = static_cast<uint32_t>(tier.size());

@@ -43,8 +43,8 @@ class StripeHeap {
   void SeatGuests();
   // The quota of the interior in `slot` is another now.
   void QuotaChanged(uint32_t slot);
-  // Moves one guest of `slot`, which feeds more than its quota, to an interior that has some left. False: no such
-  // thing.
+  // Moves one guest of the interior in `slot` to another that has more uplink to spare, or fewer guests. False: there
+  // is none.
   bool RelieveHost(uint32_t slot);
 
   bool IsGuest(uint32_t slot) const { return slot > 2 * interiors_ + 1; }
@@ -88,7 +88,7 @@ class StripeHeap {
   void SeatAt(uint32_t guest, uint32_t host);
   void Unseat(uint32_t guest);
   uint32_t BestHost() const;
-  uint8_t TierOf(uint32_t slot) const;
+  uint8_t TierOf(uint32_t slot, uint32_t guest_count) const;
   void EnterTier(uint32_t slot);
   void LeaveTier(uint32_t slot);
 

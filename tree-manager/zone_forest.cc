@@ -325,6 +325,12 @@ bool ZoneForest::ImproveAt(Stripe stripe, uint32_t slot) {
     SubstituteMember(node, idle, stripe);
     return true;
   }
+  // With an even number of nodes the last interior has one child only: the place for the weakest.
+  const uint32_t last = heap.interiors();
+  if (slot != last && heap.size() == 2 * last && score < ScoreOf(pool_[heap.At(last)].traits)) {
+    heap.Swap(slot, last);
+    return true;
+  }
   // A child that does; of the two the better. A leaf's place is its own to leave only when it is idle.
   uint32_t better = 0;
   uint32_t best_score = score;
@@ -342,12 +348,6 @@ bool ZoneForest::ImproveAt(Stripe stripe, uint32_t slot) {
   }
   if (better != 0) {
     heap.Swap(slot, better);
-    return true;
-  }
-  // With an even number of nodes the last interior has one child only: the place for the weakest.
-  const uint32_t last = heap.interiors();
-  if (slot != last && heap.size() == 2 * last && score < ScoreOf(pool_[heap.At(last)].traits)) {
-    heap.Swap(slot, last);
     return true;
   }
   return heap.RelieveHost(slot);

@@ -50,11 +50,13 @@ size_t CheckedTree::Improve() { return Apply(tree_.Improve(), nullptr); }
 
 // Each list says what is different, once, and nothing else.
 size_t CheckedTree::Apply(const TreeChanges& changes, const NodeId* joiner) {
+  std::set<std::pair<NodeId, Stripe>> moved;
   for (const EdgeChange& change : changes.moved) {
+    EXPECT_TRUE(moved.insert({change.node, change.stripe}).second) << "node " << change.node << " is there twice";
     EXPECT_TRUE(model_.contains(change.node));
     EXPECT_TRUE(joiner == nullptr || change.node != *joiner);
     NodeId& parent = model_[change.node].parent[change.stripe];
-    EXPECT_NE(parent, change.parent) << "node " << change.node << " did not move, or twice";
+    EXPECT_NE(parent, change.parent) << "node " << change.node << " did not move";
     parent = change.parent;
   }
   for (const NodeId node : changes.placed) {
