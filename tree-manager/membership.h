@@ -229,6 +229,12 @@ class Membership {
   void ReclaimIdle(Function& function, Time now);
   bool LeafOnly(const Node& node) const;
 
+  // membership_state.cc
+  void RestoreNode(const std::string& name, const proto::tree_state::Node& stored, Time now);
+  void RestoreMember(Function& function, NodeId node, const proto::tree_state::Member& stored,
+                     std::vector<FunctionTree::Member>& tree);
+  bool RestoreTree(Function& function, const std::vector<FunctionTree::Member>& members);
+
   // membership_view.cc
   proto::tree::FunctionInfo InfoOf(const Function& function) const;
   proto::tree::NodeInfo InfoOf(const Node& node, Time now) const;
