@@ -1,3 +1,22 @@
+// How the trees are kept; docs/trees.md has the pictures.
+//
+// Problem: N nodes, one or two trees over all of them, each binary, flat, with the proxy above its root; with two, no
+// node may have children in both. Nodes come, go and fail at any time, and each must move few others.
+//
+// Idea: an array heap a stripe (stripe_heap.h). Slots 1…⌊N/2⌋ of a heap without holes have children, the others have
+// none; so disjoint interiors are a matter of who stands in the first slots of which heap, and with ⌊N/2⌋ nodes for
+// each, one is over at most (zone_forest.h). To come and to go is to swap a few nodes between slots:
+//   join, N even    the joiner takes the last slot in both heaps, and is idle: a leaf in both.
+//   join, N odd     the idle node and the joiner become the next interior of one heap each.
+//   leave, N odd    the idle node takes the leaver's interior slot, last leaves the leaf slots.
+//   leave, N even   the last interior takes the slot, a last leaf that one's; the other heap's last interior is idle.
+// Where there are too few nodes that can have children, the last slots are handed to interiors as further children.
+//
+// Why the invariants hold. Every parent stands in an interior slot, and interior slot x > 1 is fed by slot ⌊x/2⌋ < x,
+// so each way up ends at the proxy. Depth ⌊log2 N⌋ + 1 is the heap's; nodes handed to an interior are one below it, and
+// interiors are fewer in this case. A swap changes the edges of two nodes and of their children; an event makes a
+// bounded number of swaps. Which ones in detail does not matter for what is reported: whatever the swaps touched is
+// compared, at the end of the event or of the batch, with what the caller was told before.
 #include "tree-manager/function_tree.h"
 
 #include <algorithm>

@@ -72,7 +72,7 @@ class FunctionTree {
   FunctionTree(FunctionTree&&) noexcept;
   FunctionTree& operator=(FunctionTree&&) noexcept;
 
-  // kAlreadyExists.
+  // kAlreadyExists; kInvalidArgument: the number is kProxy.
   Result<TreeChanges> Join(NodeId node, const NodeTraits& traits);
   // kNotFound. Also for a node that has failed; the same for many at once costs no more than one after the other, and
   // moves no survivor twice.
@@ -82,7 +82,8 @@ class FunctionTree {
   // gives up its children; a weight or a warmth only counts when an opening is filled, or in Improve(). kNotFound.
   Result<TreeChanges> Update(NodeId node, const NodeTraits& traits);
   // At most one swap that brings a weightier or warmer node above a lesser one; nothing to do: no changes. The caller
-  // paces it (once a second a tree).
+  // paces it (once a second a tree). With traits that stay, it comes to an end. In a large tree a call looks at a part,
+  // and the next one goes on from there.
   TreeChanges Improve();
 
   // Every node as it stood, instead of what this tree held; moves nobody, and later events go on from there. Give the
@@ -102,10 +103,11 @@ class FunctionTree {
   NodeId ParentOf(NodeId node, Stripe stripe) const;
   std::vector<NodeId> ChildrenOf(NodeId node, Stripe stripe) const;
   uint32_t ChildCountOf(NodeId node, Stripe stripe) const;
-  // 1: fed by the proxy.
+  // 1: fed by the proxy. At most ⌊log2 N⌋ + 1 with N nodes in its zone.
   uint32_t DepthOf(NodeId node, Stripe stripe) const;
-  // Outside the node's parent's subtree, and the grandparent's where that leaves any; not among the node's own
-  // descendants; the children of one node get different ones.
+  // The best first. Outside the node's parent's subtree, and the grandparent's where that leaves any; so not among the
+  // node's own descendants; the children of one node get different ones, as far as there are. None for whom the proxy
+  // or a root feeds: nobody is outside.
   std::vector<NodeId> SparesOf(NodeId node, Stripe stripe) const;
 
   uint32_t size() const;

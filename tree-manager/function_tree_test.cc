@@ -126,6 +126,39 @@ TEST(FunctionTree, WeakNodesAreLeavesWhileTheStrongHaveUplinkToSpare) {
   }
 }
 
+// Once there is nothing to improve: nobody has more children than its uplink pays for, while another interior of that
+// stripe has uplink to spare.
+TEST(FunctionTree, FurtherChildrenGoToThoseWithUplinkToSpare) {
+  const auto quota = [](const NodeTraits& traits) { return std::min(4U, (traits.weight + 25) / 50); };
+  size_t spare_used = 0;
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    CheckedTree tree({.stripes = 2});
+    std::mt19937 random(seed);
+    for (NodeId node = 0; node < 600; ++node) {
+      NodeTraits traits;
+      traits.weight = 80 + random() % 150;
+      traits.leaf_only = random() % 10 < 3;
+      tree.Join(node, traits);
+      if (node % 3 == 2) tree.Leave(tree.Random(random));
+    }
+    ImproveAll(tree);
+    tree.CheckAll();
+    for (Stripe stripe = 0; stripe < 2; ++stripe) {
+      bool spare = false;
+      bool overloaded = false;
+      for (const NodeId node : tree.members()) {
+        const uint32_t children = tree.tree().ChildCountOf(node, stripe);
+        if (children == 0) continue;
+        spare = spare || children < quota(tree.traits(node));
+        overloaded = overloaded || children > quota(tree.traits(node));
+        if (children > 2 && children <= quota(tree.traits(node))) ++spare_used;
+      }
+      EXPECT_FALSE(spare && overloaded);
+    }
+  }
+  EXPECT_GT(spare_used, 0U);
+}
+
 // With all others equal there is one place for a slow node: none if their number is odd, else that with one child.
 TEST(FunctionTree, TheSlowestNodeHasTheFewestChildren) {
   for (const uint32_t size : {15U, 16U, 63U, 64U}) {
