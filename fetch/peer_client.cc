@@ -66,18 +66,10 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     status_ = 0;
     received_ = 0;
     current_.clear();
-    net::HttpClientRequest request;
-    request.address = ask_.peer.address;
-    request.port = ask_.peer.port;
-    request.target = fmt::format("/v2/banyan/blobs/{}", ask_.device->blob_digest.ToString());
-    request.headers = {{"Authorization", "Bearer " + options_.token},
-                       {"Banyan-Node", options_.node},
-                       {"Banyan-Function", ask_.function},
-                       {"Priority", std::string(UrgencyOf(ask_.priority))},
-                       {"Range", net::FormatRange(wanted_)}};
+    net::HttpClientRequest request = Request();
+    request.headers.emplace_back("Priority", UrgencyOf(ask_.priority));
+    request.headers.emplace_back("Range", net::FormatRange(wanted_));
     if (ask_.only_if_cached) request.headers.emplace_back("Cache-Control", "only-if-cached");
-    request.connect_timeout = options_.connect_timeout;
-    request.stall_timeout = options_.stall_timeout;
     options_.waits->Set(ask_.device->blob_digest, {next_, ask_.chunks.end}, ask_.peer.node);
     http_id_ = options_.http->Start(std::move(request), Handlers());
     if (cancelled_) options_.http->Cancel(http_id_);
@@ -89,6 +81,19 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
   }
 
  private:
+  net::HttpClientRequest Request() const {
+    net::HttpClientRequest request;
+    request.address = ask_.peer.address;
+    request.port = ask_.peer.port;
+    request.target = fmt::format("/v2/banyan/blobs/{}", ask_.device->blob_digest.ToString());
+    request.headers = {{"Authorization", "Bearer " + options_.token},
+                       {"Banyan-Node", options_.node},
+                       {"Banyan-Function", ask_.function}};
+    request.connect_timeout = options_.connect_timeout;
+    request.stall_timeout = options_.stall_timeout;
+    return request;
+  }
+
   net::HttpClientHandlers Handlers() {
     const auto self = shared_from_this();
     return {.on_interim = [self](int status, const net::HeaderList& headers) { self->OnInterim(status, headers); },
@@ -140,7 +145,8 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     const auto range = net::ParseContentRange(header == nullptr ? "" : *header);
     if (!range) return End(PeerResult::kBadBytes, "no Content-Range");
     const auto& chunks = ask_.device->chunks;
-    const bool same_blob = !range->complete_bytes || *range->complete_bytes == chunks.blob_bytes();
+    const bool same_blob = !range->complete_bytes || *range->complete_bytes == chunks.blob_bytes() ||
+                           *range->complete_bytes == ask_.device->blob_bytes;
     if (!same_blob || range->range.begin != wanted_.begin || range->range.end > wanted_.end || !EndsAtChunk(*range)) {
       return End(PeerResult::kBadBytes, fmt::format("the range {} is not of the chunks that were asked for", *header));
     }
@@ -190,6 +196,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     const image_format::Chunk& chunk = ask_.device->chunks[next_];
     ChunkBytes bytes = std::exchange(current_, {});
     if (Digest::Of(std::span<const std::byte>(bytes)) != chunk.compressed_digest) {
+      rotten_ = chunk.blob_range();
       return End(PeerResult::kBadBytes, "digest mismatch");
     }
     bytes.from = ask_.rung;
@@ -245,6 +252,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
       case PeerResult::kUnreachable:
         return fault(PeerFault::kUnreachable);
       case PeerResult::kBadBytes:
+        AskToRecheck();
         return fault(PeerFault::kBadBytes);
       case PeerResult::kSlow:
         return fault(PeerFault::kSlow);
@@ -259,6 +267,18 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
       case PeerResult::kCancelled:
         return;
     }
+  }
+
+  // Perhaps the peer's disk lies, not the peer: it is told which chunk to look at. Nobody waits for the answer.
+  void AskToRecheck() {
+    if (rotten_.empty()) return;
+    net::HttpClientRequest request = Request();
+    request.headers.emplace_back("Priority", UrgencyOf(Priority::kFill));
+    request.headers.emplace_back("Range", net::FormatRange(rotten_));
+    request.headers.emplace_back("Banyan-Recheck", "1");
+    options_.http->Start(std::move(request), {.on_head = [](int, const net::HeaderList&) -> Status {
+                           return Fail(Code::kCancelled, "of no interest");
+                         }});
   }
 
   static Code CodeOf(PeerResult result) {
@@ -282,6 +302,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
   int status_ = 0;      // of the answer
   uint64_t received_ = 0;
   Clock::time_point body_begun_{};
+  ByteRange rotten_;  // the chunk with the wrong digest
   std::optional<Clock::duration> busy_;
   PeerResult result_ = PeerResult::kGood;
   std::string what_;

@@ -33,4 +33,8 @@ Result<ReadView> MakeView(const store::StoredLayer& layer, PendingRead& read) {
   return view;
 }
 
+CompressedView MakeView(store::CompressedChunk chunk) {
+  return {chunk.fd, chunk.offset, chunk.length, nullptr, std::move(chunk.lease)};
+}
+
 }  // namespace banyan::fetch

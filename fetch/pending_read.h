@@ -6,6 +6,7 @@
 #include "fetch/chunk_intake.h"
 #include "fetch/deadline_queue.h"
 #include "fetch/lazy_layer.h"
+#include "fetch/relay_layer.h"
 #include "store/node_store.h"
 
 namespace banyan::fetch {
@@ -22,5 +23,8 @@ struct PendingRead {
 // The answer to a read whose chunks are all held: a view of the device file if they all are in it, else memory
 // (blocking: local disk I/O).
 Result<ReadView> MakeView(const store::StoredLayer& layer, PendingRead& read);
+
+// The answer to a peer's.
+CompressedView MakeView(store::CompressedChunk chunk);
 
 }  // namespace banyan::fetch

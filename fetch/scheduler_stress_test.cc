@@ -155,6 +155,59 @@ TEST(SchedulerStress, EveryByteIsRightAndEveryReadEnds) {
   EXPECT_EQ(scheduler.stats().waiting_reads, 0U);
 }
 
+// Peers and readers of this node at once, in a layer that is being filled and decoded; some peers lose patience.
+TEST(SchedulerStress, PeersAndReadersGetTheRightBytes) {
+  std::vector<uint32_t> lengths;
+  for (uint32_t i = 0; i < 120; ++i) lengths.push_back(1 + i * 7 % 16);
+  const TestLayer test_layer = testing::MakeTestLayer(lengths);
+  ThreadTimer source_timer;
+  ThreadPool pool(3);
+  Scheduler scheduler({.executor = pool,
+                       .prefetch_limits = {512 * kKiB, 128 * kKiB, 4},
+                       .attempt_timeout = 150ms,
+                       .stalled_after = 50ms,
+                       .keep_compressed = true});
+  const auto stored = std::make_shared<FakeStoredLayer>(test_layer);
+  for (ChunkIndex chunk = 0; chunk < 120; chunk += 7) stored->OfferCopy(chunk);
+  auto layer = scheduler.AddLayer(stored, std::make_shared<UnreliableSource>(test_layer, source_timer, 20),
+                                  {.fill = true, .lanes = {.lanes = 2, .of = std::vector<uint8_t>(60, 1)}});
+  const auto relay = Scheduler::RelayOf(layer);
+
+  Checker checker(test_layer);
+  std::atomic<int> relayed = 0;
+  std::vector<std::thread> threads;
+  for (uint64_t seed = 1; seed <= 4; ++seed) {
+    threads.emplace_back([&, seed] {
+      std::mt19937_64 random(seed);
+      for (int i = 0; i < 200; ++i) {
+        const auto chunk = static_cast<ChunkIndex>(random() % 120);
+        if (seed % 2 == 0) {
+          checker.Read(*layer, test_layer.device->chunks[chunk].device_range(), false);
+        } else {
+          const ReadId id =
+              relay->ReadCompressed(chunk, Priority(random() % 3), [&, chunk](Result<CompressedView> view) {
+                ASSERT_TRUE(view) << view.error().message;
+                std::vector<std::byte> bytes(view->length);
+                if (view->fd < 0) bytes = *view->memory;
+                EXPECT_TRUE(view->fd < 0 || PreadFull(view->fd, bytes, view->offset, "blob"));
+                EXPECT_TRUE(bytes == test_layer.Compressed(chunk));
+                ++relayed;
+              });
+          if (i % 5 == 0) relay->Forget(id);
+        }
+        if (i % 8 == 0) std::this_thread::sleep_for(1ms);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_TRUE(checker.WaitAll());
+  EXPECT_TRUE(scheduler.WaitIdle(100s));
+  EXPECT_TRUE(stored->complete());
+  EXPECT_GE(relayed, 2 * 160);
+  EXPECT_EQ(scheduler.stats().waiting_relays, 0U);
+  EXPECT_EQ(scheduler.stats().chunks_in_flight, 0U);
+}
+
 TEST(SchedulerStress, EndsInTheMiddleOfEverything) {
   const TestLayer test_layer = testing::MakeTestLayer(std::vector<uint32_t>(64, 8));
   ThreadTimer source_timer;

@@ -37,7 +37,7 @@ class ScriptedPeer {
   using Reply = std::shared_ptr<net::HttpReply>;
   struct Seen {
     ByteRange range;
-    std::string node, function, token, priority, cache;
+    std::string node, function, token, priority, cache, recheck;
   };
   // Answers one request; runs on a thread of its own.
   using Script = std::function<void(ScriptedPeer&, const Seen&, const Reply&)>;
@@ -54,6 +54,7 @@ class ScriptedPeer {
       seen.token = header("authorization");
       seen.priority = header("priority");
       seen.cache = header("cache-control");
+      seen.recheck = header("banyan-recheck");
       seen.range = **net::ParseRange(header("range"), layer_.blob.size());
       Script script;
       {
@@ -383,6 +384,10 @@ TEST_F(TreeSourceTest, NothingOfALiarsChunkIsPassedOn) {
   EXPECT_THAT(From(*answers, {0, 3}), ElementsAre("parent", "spare", "spare"));
   EXPECT_THAT(reports_.all(), ElementsAre(Pair("parent-node", PeerFault::kBadBytes)));
   EXPECT_THAT(answers->failed_ways, ElementsAre(Pair("parent", true)));
+  for (int i = 0; i < 100 && parent_.seen().size() < 2; ++i) std::this_thread::sleep_for(10ms);
+  ASSERT_EQ(parent_.seen().size(), 2U) << "it is told to look at its disk";
+  EXPECT_EQ(parent_.seen()[1].recheck, "1");
+  EXPECT_EQ(parent_.seen()[1].range, layer_.device->chunks[1].blob_range());
   EXPECT_TRUE(client_->health().Avoided("parent-node", Clock::now() + 59s));
   EXPECT_FALSE(client_->health().Avoided("parent-node", Clock::now() + 61s));
 }
