@@ -16,10 +16,11 @@ size_t Events(size_t events) {
   return factor == nullptr ? events : events * std::max(1, std::atoi(factor));
 }
 
-// A run of random joins and leaves, up to `max_size` nodes, that wanders between few and many.
+// A run of random joins and leaves that wanders between few nodes and `max_size`.
 class Churn {
  public:
-  Churn(CheckedTree& tree, uint32_t max_size, uint32_t seed) : tree_(tree), max_size_(max_size), random_(seed) {}
+  Churn(CheckedTree& tree, uint32_t max_size, uint32_t seed)
+      : tree_(tree), max_size_(max_size), random_(seed), steps_left_(2 * max_size) {}
 
   bool NextIsJoin() {
     if (steps_left_-- == 0) {
@@ -27,17 +28,20 @@ class Churn {
       join_percent_ = 20 + random_() % 61;
     }
     const size_t size = tree_.members().size();
+    largest_ = std::max(largest_, size);
     return size == 0 || (size < max_size_ && random_() % 100 < join_percent_);
   }
   NodeId NewNode() { return next_++ * 7919U; }  // not dense
   std::mt19937& random() { return random_; }
+  size_t largest() const { return largest_; }
 
  private:
   CheckedTree& tree_;
   const uint32_t max_size_;
   std::mt19937 random_;
+  uint32_t steps_left_;  // at this mix; at first it climbs
+  size_t largest_ = 0;
   NodeId next_ = 1;
-  uint32_t steps_left_ = 0;
   uint32_t join_percent_ = 80;
 };
 
@@ -76,6 +80,7 @@ TEST_P(EqualNodes, FewEdgesMoveAndInteriorsStayDisjoint) {
   RecordProperty("most_by_join", static_cast<int>(most_by_join));
   RecordProperty("most_by_leave", static_cast<int>(most_by_leave));
   RecordProperty("most_spares", static_cast<int>(tree.max_spare_changes));
+  EXPECT_GT(churn.largest(), param.max_size / 2);
   EXPECT_LE(most_by_join, param.stripes == 1 ? 0U : 3U);
   EXPECT_LE(most_by_leave, param.stripes == 1 ? 4U : 5U);
   EXPECT_LE(tree.max_spare_changes, 48U);
@@ -146,6 +151,7 @@ TEST_P(MixedNodes, EveryNodeReachesTheProxy) {
   }
   RecordProperty("most", static_cast<int>(most));
   RecordProperty("most_spares", static_cast<int>(tree.max_spare_changes));
+  EXPECT_GT(churn.largest(), param.max_size / 2);
   EXPECT_LE(most, 40U);
   EXPECT_LE(tree.max_spare_changes, 150U);
 }
