@@ -145,8 +145,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     const auto range = net::ParseContentRange(header == nullptr ? "" : *header);
     if (!range) return End(PeerResult::kBadBytes, "no Content-Range");
     const auto& chunks = ask_.device->chunks;
-    const bool same_blob = !range->complete_bytes || *range->complete_bytes == chunks.blob_bytes() ||
-                           *range->complete_bytes == ask_.device->blob_bytes;
+    const bool same_blob = !range->complete_bytes || *range->complete_bytes == chunks.blob_bytes();
     if (!same_blob || range->range.begin != wanted_.begin || range->range.end > wanted_.end || !EndsAtChunk(*range)) {
       return End(PeerResult::kBadBytes, fmt::format("the range {} is not of the chunks that were asked for", *header));
     }

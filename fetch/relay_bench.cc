@@ -17,6 +17,13 @@ namespace {
 constexpr uint32_t kChunkBytes = 256 * kKiB;
 constexpr ChunkIndex kChunks = 2048;
 
+template <typename T>
+T Must(Result<T> result) {
+  if (result) return std::move(*result);
+  fmt::print(stderr, "relay_bench: {}\n", result.error().message);
+  std::exit(1);
+}
+
 double CpuSeconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -60,11 +67,12 @@ void Relay(bool checked) {
       if (!device.chunks.Append(kChunkBytes, 128, Digest::Of(bytes), Digest())) std::abort();
     }
     device.blob_bytes = blob.size();
-    auto store = store::NodeStore::Open({.root = root}).value();
+    device.blocks = static_cast<uint32_t>(device.chunks.device_blocks());
+    auto store = Must(store::NodeStore::Open({.root = root}));
     InlineExecutor executor;
     Scheduler scheduler({.executor = executor, .keep_compressed = true});
     const auto layer =
-        scheduler.AddLayer(store->OpenLayer(device).value(), std::make_shared<MemorySource>(std::move(blob), checked));
+        scheduler.AddLayer(Must(store->OpenLayer(device)), std::make_shared<MemorySource>(std::move(blob), checked));
     const auto relay = Scheduler::RelayOf(layer);
     uint64_t bytes = 0;
     const double begun = CpuSeconds();
