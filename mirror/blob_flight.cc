@@ -131,6 +131,8 @@ void BlobFlight::Run() {
   if (!status) {
     spdlog::info("blob {}: {}", target_.digest.ToString(), status.error().message);
     ++context_.counters.flights_failed;
+    const bool bad = status.error().code == Code::kDataLoss;
+    if (bad && used_other_ && context_.hooks.on_bad_blob) context_.hooks.on_bad_blob(Ask());
     // Before its readers are cut: they come again at once, and begin another.
     if (fill_) fill_->Close();
     context_.forget(*this);
@@ -167,11 +169,15 @@ void BlobFlight::BeginStoring() {
   received_ = fill_->bytes();
 }
 
+BlobAsk BlobFlight::Ask() const {
+  return {target_.upstream ? target_.upstream->name() : "", target_.repository, target_.digest};
+}
+
 Status BlobFlight::Fetch() {
   if (context_.hooks.open_blob_first) {
-    const BlobAsk ask{target_.upstream ? target_.upstream->name() : "", target_.repository, target_.digest};
-    Result<net::OpenedBlob> opened = context_.hooks.open_blob_first(ask, received_);
+    Result<net::OpenedBlob> opened = context_.hooks.open_blob_first(Ask(), received_);
     if (opened) {
+      used_other_ = true;
       Status streamed = Stream(std::move(*opened));
       if (streamed || streamed.error().code == Code::kCancelled) return streamed;
       spdlog::info("blob {}: {}; the upstream brings the rest", target_.digest.ToString(), streamed.error().message);

@@ -78,6 +78,7 @@ class BlobFlight : public std::enable_shared_from_this<BlobFlight> {
 
   Status Fetch();
   Status FetchFromUpstream();
+  BlobAsk Ask() const;
   Status Stream(net::OpenedBlob opened);
   Status TakeHead(std::optional<uint64_t> blob_bytes);
   void BeginStoring();
@@ -110,6 +111,7 @@ class BlobFlight : public std::enable_shared_from_this<BlobFlight> {
   bool uncached_ = false;
   Sha256 own_hash_;  // when uncached
   bool orphan_ = false;
+  bool used_other_ = false;  // bytes came from hooks.open_blob_first
 
   mutable std::mutex mutex_;
   std::condition_variable window_moved_;

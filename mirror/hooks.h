@@ -50,6 +50,9 @@ struct Hooks {
   // A worker's thread, may block: another place to get a blob from, before the upstream; bytes from `offset` on. An
   // error sends the mirror to the upstream.
   std::function<Result<net::OpenedBlob>(const BlobAsk&, uint64_t offset)> open_blob_first;
+  // A worker's thread: a blob of which that other place sent bytes was not what its digest says. Nothing of it is kept,
+  // and who asks again begins anew.
+  std::function<void(const BlobAsk&)> on_bad_blob;
 };
 
 }  // namespace banyan::mirror

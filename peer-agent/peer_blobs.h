@@ -4,6 +4,7 @@
 // once and passes it on while it arrives; this makes the function's parent the first place it asks
 // (mirror::Hooks::open_blob_first). Parent, then spares, then, by an error, the mirror's upstream. A parent that waits
 // itself says so (102); one that is silent, or waits for this node in a circle, is left for the next.
+// Bytes are checked by the mirror, at the blob's end; who sent wrong ones is left alone for a while.
 #pragma once
 
 #include <chrono>
@@ -70,9 +71,14 @@ class PeerBlobs {
   // next peer when one fails in the middle. kNotFound: there is no peer to ask, or none has it; kUnavailable: none
   // answered. The source's Read blocks for at most the stall timeout of each peer that is left.
   Result<net::OpenedBlob> Open(const std::string& function, const mirror::BlobAsk& ask, uint64_t offset);
+  // For mirror::Hooks::on_bad_blob: the bytes hash to something else. The peers they came from are reported, and not
+  // asked for whole blobs for a minute.
+  void OnBadBlob(const Digest& blob);
+
+  struct State;  // the .cc's own
 
  private:
-  const std::shared_ptr<const PeerBlobsOptions> options_;  // shared with opened blobs
+  const std::shared_ptr<State> state_;  // shared with opened blobs
 };
 
 // Asks a handler (mirror::Mirror::Handle) for a blob as a client would, and blocks until it is here and checked against

@@ -30,6 +30,7 @@ constexpr uint64_t kNoChunk = UINT64_MAX;
 constexpr std::chrono::seconds kWriteTimeout{10};
 constexpr std::chrono::seconds kUnacknowledgedTimeout{5};
 constexpr std::chrono::milliseconds kLookAgain{100};
+constexpr std::chrono::milliseconds kStopGrace{300};  // children ask elsewhere
 
 struct Counters {
   std::array<std::atomic<uint64_t>, 3> asks{};
@@ -386,6 +387,7 @@ Status PeerServer::Impl::Listen() {
   http.max_header_bytes = 16 * 1024;
   http.max_body_bytes = 0;
   http.write_timeout = kWriteTimeout;
+  http.stop_grace = kStopGrace;
   http.notsent_bytes = options_.notsent_bytes;
   http.unacknowledged_timeout = kUnacknowledgedTimeout;
   // The server and its handler end before this does; Stop() sees to that.
