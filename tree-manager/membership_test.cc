@@ -228,7 +228,7 @@ TEST(MembershipTest, WhatTheManagerSleptThroughDoesNotCount) {
   Cluster cluster;
   cluster.Start(2);  // too few for self-doubt
   for (int i = 0; i < 60; ++i) {
-    cluster.Stall(8s);
+    cluster.Stall(8s, "n0");
     cluster.Run(300ms);
   }
   EXPECT_EQ(cluster.core().counters().removed, 0U);

@@ -117,9 +117,10 @@ class Cluster {
       Pump();
     }
   }
-  // The manager is not scheduled: no ticks, and beats wait in its sockets.
-  void Stall(std::chrono::milliseconds time) {
+  // The manager is not scheduled: no ticks, and beats wait in its sockets; `first` is read before the clock is seen.
+  void Stall(std::chrono::milliseconds time, const std::string& first) {
     now_ += time;
+    Send(first, NodeMessage());
     core_->Tick(now_);
     Beats();
     Pump();
