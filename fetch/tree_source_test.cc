@@ -267,6 +267,8 @@ TEST_F(TreeSourceTest, WithoutRoutesOrParentTheOriginsAreAsked) {
   Route(std::nullopt, {spare_.address()});
   EXPECT_THAT(Fetched({2, 3}), ElementsAre("origins"));
   EXPECT_THAT(spare_.seen(), IsEmpty());
+  client_->health().NoteOriginsFailed(Clock::now());
+  EXPECT_THAT(Fetched({3, 4}), ElementsAre("spare")) << "better than nothing";
 }
 
 TEST_F(TreeSourceTest, ItNeverAsksItself) {
@@ -482,7 +484,7 @@ TEST_F(TreeSourceTest, RareDemandAsksParentAndOneSpareForWhatTheyHold) {
 
 TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
   parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
-    for (int i = 0; i < 40 && peer.Pause(100ms); ++i) reply->SendInterim(102, {});
+    for (int i = 0; i < 12 && peer.Pause(100ms); ++i) reply->SendInterim(102, {});
     peer.Give(seen.range, reply);
   });
   Route(parent_.address(), {spare_.address()});
@@ -493,6 +495,27 @@ TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
   EXPECT_THAT(Fetched({1, 2}, Priority::kDemand), ElementsAre("parent"));
   EXPECT_EQ(spare_.seen().size(), 1U);
   EXPECT_THAT(reports_.all(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, AHedgeThatFailsIsNoHarm) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    peer.Pause(700ms);
+    peer.Give(seen.range, reply);
+  });
+  origins_->SetAnswerer(
+      [](const ChunkRequest&, ChunkIndex) -> Result<ChunkBytes> { return Fail(Code::kUnavailable, "down"); });
+  Route(parent_.address());
+  EXPECT_THAT(Fetched({0, 2}, Priority::kDemand), ElementsAre("parent", "parent"));
+  EXPECT_EQ(origins_->requests().size(), 1U);
+  // And when both fail, that is the end of this attempt.
+  Open({});
+  parent_.Do([](ScriptedPeer& peer, const auto&, const auto& reply) {
+    peer.Pause(400ms);
+    reply->Abort();
+  });
+  const auto answers = Ask({2, 4}, Priority::kDemand);
+  ASSERT_TRUE(answers->WaitFor(2));
+  EXPECT_EQ(answers->chunks.at(3).error().code, Code::kUnavailable);
 }
 
 TEST_F(TreeSourceTest, PrefetchIsNotHedged) {
