@@ -174,9 +174,9 @@ ZoneForest::Wanted ZoneForest::WantedInteriors(uint32_t size, const Interiors& n
   const uint64_t edges = static_cast<uint64_t>(size) * stripes;
   const uint32_t reluctant_needed = edges > willing_quota_ ? CeilDiv(edges - willing_quota_, 2) : 0;
   const uint32_t total = std::min({capable_, size / 2 * stripes, willing_ + reluctant_needed});
+  if (stripes == 1) return {total, 0};
   // So many a stripe that max_degree suffices.
   const uint32_t least = size == 0 ? 0 : std::min(capable_, CeilDiv(size - 1, options_.max_degree));
-  if (stripes == 1) return {std::max(total, least), 0};
   const uint32_t half = total / 2;
   if (least > half) return {least, least};
   // The odd one stays where it is.
