@@ -31,7 +31,7 @@ BANYAN_BIN=${BANYAN_BIN:-$SOURCE_DIR/build/release/bin}
 source "$SOURCE_DIR/scripts/lab/network.sh"
 source "$SOURCE_DIR/scripts/lab/content.sh"
 
-REGISTRY_PORT=5000 PROXY_PORT=5050 MANAGER_PORT=4646 PEER_PORT=4640 MIRROR_PORT=4650
+REGISTRY_PORT=5000 PROXY_PORT=5050 MANAGER_PORT=4650 PEER_PORT=4640 MIRROR_PORT=4650
 
 die() { echo "lab.sh: $*" >&2; exit 1; }
 usage() { sed -n '2,/^# NODE/s/^# \{0,1\}//p' "$script" >&2; exit 2; }
@@ -332,6 +332,7 @@ exec_in() {
   (($# > 0)) || die "exec: what?"
   dir=$(daemon_dir "$name")
   export PATH=$LAB/bin:$PATH BANYAN_LAB=$LAB LAB_DATA_ROOT=$dir/data
+  export BANYAN_TREE_MANAGER=$LAB_MANAGER BANYAN_TOKEN_FILE=$LAB/token
   exec nsenter --net="$(namespace_file "$name")" bash -c "$BECOME" "$LAB/exec/$$.pid" "$@"
 }
 

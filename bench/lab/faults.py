@@ -63,15 +63,15 @@ def churn(lab, nodes, image, stop):
 class TreeWatch(threading.Thread):
     """Polls the manager's tree; notes when it no longer names any of the dead as a parent."""
 
-    def __init__(self, lab, image, dead, asker):
+    def __init__(self, lab, image, dead):
         super().__init__(daemon=True)
-        self.lab, self.image, self.dead, self.asker = lab, image, set(dead), asker
+        self.lab, self.image, self.dead = lab, image, set(dead)
         self.began, self.mended, self.stop = time.monotonic(), None, threading.Event()
 
     def run(self):
         while not self.stop.wait(0.2):
             try:
-                parents = parents_of(self.lab.tree(self.image, self.asker))
+                parents = parents_of(self.lab.tree(self.image))
             except Exception:  # the manager is away, or was asked in the middle of its start
                 continue
             if not any(self.dead & set(up) for node, up in parents.items() if node not in self.dead):
@@ -107,7 +107,7 @@ def run_case(arguments, case, digest):
             threading.Thread(target=churn, args=(lab, restless, image, stop), daemon=True).start()
         for victim in victims:
             lab.sh("cut" if case == "cut" else "kill", victim)
-        watch = TreeWatch(lab, image, victims, survivors[0].node)
+        watch = TreeWatch(lab, image, victims)
         if before and victims:
             watch.start()
         if case in ("manager", "both"):
@@ -119,7 +119,7 @@ def run_case(arguments, case, digest):
             lab.sh("start", "manager")
         if before and case not in ("both", "churn"):
             time.sleep(max(0, fault + 5 - time.monotonic()))
-            after = parents_of(lab.tree(image, survivors[0].node))
+            after = parents_of(lab.tree(image))
             moved = {node for node in after if node not in victims and after[node] != before.get(node)}
             orphans = set().union(*(children(before, victim) for victim in victims)) - set(victims)
             result |= {"moved": sorted(moved), "own": sorted(moved & orphans), "orphans": sorted(orphans)}

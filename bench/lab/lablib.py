@@ -102,11 +102,11 @@ class Lab:
     def data_blobs(self, image):
         return [blob for blob in self.artifact(image) if blob["mediaType"] == "application/vnd.banyan.layer.v1"]
 
-    def tree(self, image, node="n1"):
+    def tree(self, image):
         """`banyan tree --json` of the image's function; None in a star."""
         if self.mode == "star":
             return None
-        return json.loads(self.run(node, "banyan", "--json", "tree", "--manager", self.env["LAB_MANAGER"], f"{self.registry}/{image}:1"))
+        return json.loads(self.run("manager", "banyan", "--json", "tree", f"{self.registry}/{image}:1"))
 
     def check_blobs(self, node, image):
         """Compares what the node's store holds of the image's layers with their digests. Returns what is wrong, or nothing."""
