@@ -1,0 +1,287 @@
+#include "sim/links.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "sim/random.h"
+
+namespace banyan::sim {
+
+namespace {
+
+uint64_t EdgeKey(PeerId server, PeerId client) { return uint64_t{server} << 32 | client; }
+
+Nanos NanosFor(uint64_t bytes, double nanos_a_byte) {
+  return static_cast<Nanos>(std::llround(static_cast<double>(bytes) * nanos_a_byte));
+}
+
+}  // namespace
+
+Links::Links(const Options& options, EventQueue& events, const image_format::ChunkTable& table,
+             TransferObserver& observer)
+    : options_(options), events_(events), table_(table), observer_(observer) {}
+
+PeerId Links::AddPeer(const Rates& rates, uint32_t zone, UplinkPolicy policy) {
+  const auto id = static_cast<PeerId>(peers_.size());
+  peers_.emplace_back();
+  peers_.back().zone = zone;
+  peers_.back().policy = policy;
+  names_.push_back(std::to_string(id));
+  SetRates(id, rates);
+  if (policy == UplinkPolicy::kAgent) peers_.back().uplink = std::make_unique<fetch::Uplink>(options_.uplink);
+  return id;
+}
+
+void Links::SetRates(PeerId peer, const Rates& rates) {
+  peers_[peer].rates = rates;
+  peers_[peer].up_nanos = 1e9 / rates.up;
+  peers_[peer].down_nanos = 1e9 / rates.down;
+}
+
+Nanos Links::LatencyBetween(PeerId a, PeerId b) const {
+  return options_.latency + (peers_[a].zone == peers_[b].zone ? 0 : options_.zone_latency);
+}
+
+// Two connections from a server to a client: demand, and the rest.
+uint32_t Links::ConnectionOf(const Answer& answer) {
+  const bool demand = answer.priority == fetch::Priority::kDemand;
+  const bool by_class = peers_[answer.server].policy == UplinkPolicy::kCoarse;
+  const auto level = static_cast<uint8_t>(by_class ? static_cast<uint8_t>(answer.priority) : (demand ? 0 : 1));
+  const uint64_t key = uint64_t{answer.server} << 2 | level;
+  auto& known = peers_[answer.client].connections;
+  for (const auto& [other, connection] : known) {
+    if (other == key) return connection;
+  }
+  const auto id = static_cast<uint32_t>(connections_.size());
+  Connection& connection = connections_.emplace_back();
+  connection.server = answer.server;
+  connection.client = answer.client;
+  connection.level = by_class ? level : 0;
+  if (options_.unfairness > 0) {
+    Random random(Mix(options_.seed ^ EdgeKey(answer.server, answer.client)) + level);
+    connection.weight = std::exp(options_.unfairness * random.Normal());
+  }
+  known.emplace_back(key, id);
+  return id;
+}
+
+TransferId Links::Send(const Answer& answer) {
+  TransferId id = 0;
+  if (free_.empty()) {
+    id = static_cast<TransferId>(transfers_.size());
+    transfers_.emplace_back();
+  } else {
+    id = free_.back();
+    free_.pop_back();
+    transfers_[id] = {};
+  }
+  Transfer& transfer = transfers_[id];
+  transfer.answer = answer;
+  transfer.connection = ConnectionOf(answer);
+  transfer.sending = transfer.arriving = answer.chunks.begin;
+  transfer.unsent = table_[answer.chunks.end - 1].blob_range().end - table_[answer.chunks.begin].blob_range().begin;
+  transfer.live = true;
+  ++live_;
+  Peer& server = peers_[answer.server];
+  if (server.uplink == nullptr) {
+    Grant(id, transfer.unsent);
+  } else {
+    transfer.ticket = server.uplink->Add(names_[answer.client], std::to_string(answer.function), answer.priority,
+                                         transfer.unsent, false, Time());
+    server.tickets.emplace(transfer.ticket, id);
+    TakeGrants(answer.server);
+  }
+  SendNext(answer.server);
+  return id;
+}
+
+void Links::TakeGrants(PeerId id) {
+  Peer& server = peers_[id];
+  for (;;) {
+    const fetch::Uplink::Turn turn = server.uplink->Next(Time());
+    if (turn.grant) {
+      Grant(server.tickets.at(turn.grant->ticket), turn.grant->bytes);
+      continue;
+    }
+    if (turn.ask_again == fetch::Clock::time_point::max()) return;
+    const Nanos at = std::chrono::nanoseconds(turn.ask_again.time_since_epoch()).count();
+    if (at < server.asks_at) {
+      server.asks_at = at;
+      events_.At(at, EventKind::kUplinkAsks, id);
+    }
+    return;
+  }
+}
+
+void Links::OnUplinkAsks(PeerId id) {
+  Peer& server = peers_[id];
+  if (server.silent || server.asks_at > events_.now()) return;
+  server.asks_at = kNever;
+  TakeGrants(id);
+  SendNext(id);
+}
+
+void Links::Grant(TransferId id, uint64_t bytes) {
+  Transfer& transfer = transfers_[id];
+  transfer.granted += bytes;
+  connections_[transfer.connection].queue.push_back(id);
+  List(transfer.connection);
+}
+
+void Links::List(uint32_t id) {
+  Connection& connection = connections_[id];
+  if (connection.listed || connection.queue.empty() || connection.out >= options_.window_bytes) return;
+  Peer& server = peers_[connection.server];
+  // Who comes back has saved up nothing; the window alone is no absence.
+  if (connection.out == 0) connection.served = std::max(connection.served, server.clock);
+  connection.listed = true;
+  server.ready.emplace(connection.level, connection.served, id);
+}
+
+void Links::Unlist(uint32_t id) {
+  Connection& connection = connections_[id];
+  if (!connection.listed) return;
+  connection.listed = false;
+  peers_[connection.server].ready.erase({connection.level, connection.served, id});
+}
+
+void Links::SendNext(PeerId server_id) {
+  Peer& server = peers_[server_id];
+  if (server.sending != UINT32_MAX || server.silent || server.ready.empty()) return;
+  const uint32_t connection_id = std::get<2>(*server.ready.begin());
+  Connection& connection = connections_[connection_id];
+  Unlist(connection_id);
+  const TransferId id = connection.queue.front();
+  Transfer& transfer = transfers_[id];
+  const uint64_t left_of_chunk = table_[transfer.sending].compressed_bytes - transfer.sent_of_chunk;
+  const uint64_t slice = options_.whole_chunks ? left_of_chunk : options_.slice_bytes;
+  const uint64_t bytes = std::min({slice, transfer.granted, left_of_chunk});
+  const bool ends_chunk = bytes == left_of_chunk;
+  transfer.granted -= bytes;
+  if (transfer.granted == 0) connection.queue.erase(connection.queue.begin());
+  transfer.unsent -= bytes;
+  transfer.sent_of_chunk += bytes;
+  if (ends_chunk) {
+    ++transfer.sending;
+    transfer.sent_of_chunk = 0;
+  }
+  ++transfer.slices_out;
+  server.clock = connection.served;
+  connection.served += static_cast<double>(bytes) / connection.weight;
+  connection.out += bytes;
+  server.sent += bytes;
+  if (options_.count_edges) edges_[EdgeKey(server_id, connection.client)] += bytes;
+  server.sending = id;
+
+  const Nanos now = events_.now();
+  const Nanos sent = now + NanosFor(bytes, server.up_nanos);
+  const Nanos latency = LatencyBetween(server_id, connection.client);
+  Peer& client = peers_[connection.client];
+  const Nanos through = std::max(now + latency, client.down_free) + NanosFor(bytes, client.down_nanos);
+  client.down_free = std::max(sent + latency, through);
+  events_.At(sent, EventKind::kSliceSent, server_id);
+  events_.At(client.down_free, EventKind::kSliceArrives, id, bytes);
+}
+
+void Links::OnSliceSent(PeerId server_id) {
+  Peer& server = peers_[server_id];
+  const TransferId id = server.sending;
+  server.sending = UINT32_MAX;
+  if (id != UINT32_MAX) EndSlice(server_id, id);
+  SendNext(server_id);
+}
+
+void Links::EndSlice(PeerId server_id, TransferId id) {
+  Transfer& transfer = transfers_[id];
+  if (!transfer.live) return;
+  if (!transfer.cancelled && transfer.granted == 0 && transfer.ticket != 0) {
+    Peer& server = peers_[server_id];
+    server.uplink->Done(transfer.ticket, Time());
+    if (transfer.unsent == 0) {
+      server.uplink->Remove(transfer.ticket, Time());
+      server.tickets.erase(transfer.ticket);
+      transfer.ticket = 0;
+    }
+    TakeGrants(server_id);
+  }
+  List(transfer.connection);
+}
+
+void Links::OnSliceArrives(TransferId id, uint64_t bytes) {
+  Transfer& transfer = transfers_[id];
+  const uint32_t connection_id = transfer.connection;
+  const PeerId server = transfer.answer.server;
+  connections_[connection_id].out -= bytes;
+  --transfer.slices_out;
+  if (transfer.cancelled) {
+    lost_ += bytes;
+    if (transfer.slices_out == 0) Free(id);
+  } else {
+    peers_[transfer.answer.client].received += bytes;
+    transfer.arrived_of_chunk += bytes;
+    if (transfer.arrived_of_chunk == table_[transfer.arriving].compressed_bytes) {
+      const ChunkIndex chunk = transfer.arriving++;
+      transfer.arrived_of_chunk = 0;
+      const bool last = transfer.arriving == transfer.answer.chunks.end;
+      const uint32_t cookie = transfer.answer.cookie;
+      if (last) Free(id);
+      observer_.OnChunkArrived(cookie, chunk, last);
+    }
+  }
+  List(connection_id);
+  SendNext(server);
+}
+
+void Links::Drop(TransferId id) {
+  Transfer& transfer = transfers_[id];
+  transfer.cancelled = true;
+  Connection& connection = connections_[transfer.connection];
+  std::erase(connection.queue, id);
+  if (connection.queue.empty()) Unlist(transfer.connection);
+  if (transfer.ticket != 0) {
+    Peer& server = peers_[transfer.answer.server];
+    server.uplink->Remove(transfer.ticket, Time());
+    server.tickets.erase(transfer.ticket);
+    transfer.ticket = 0;
+  }
+  lost_ += transfer.arrived_of_chunk;
+  peers_[transfer.answer.client].received -= transfer.arrived_of_chunk;
+  if (transfer.slices_out == 0) Free(id);
+}
+
+void Links::Cancel(TransferId id) {
+  const PeerId server = transfers_[id].answer.server;
+  Drop(id);
+  if (peers_[server].uplink != nullptr) TakeGrants(server);
+  SendNext(server);
+}
+
+void Links::Free(TransferId id) {
+  transfers_[id].live = false;
+  free_.push_back(id);
+  --live_;
+}
+
+void Links::Silence(PeerId peer) {
+  std::set<PeerId> servers;
+  for (TransferId id = 0; id < transfers_.size(); ++id) {
+    const Transfer& transfer = transfers_[id];
+    if (!transfer.live || transfer.cancelled) continue;
+    if (transfer.answer.server != peer && transfer.answer.client != peer) continue;
+    servers.insert(transfer.answer.server);
+    Drop(id);
+  }
+  peers_[peer].silent = true;
+  for (PeerId server : servers) {
+    if (server == peer) continue;
+    if (peers_[server].uplink != nullptr) TakeGrants(server);
+    SendNext(server);
+  }
+}
+
+void Links::Revive(PeerId peer) {
+  peers_[peer].silent = false;
+  peers_[peer].asks_at = kNever;
+}
+
+}  // namespace banyan::sim
