@@ -201,7 +201,11 @@ class Reply final : public HttpReply {
     if (connection_->IsCurrent(request_)) connection_->Send(std::move(response));
   }
   void SendInterim(int status, std::vector<std::pair<std::string, std::string>> headers) override {
-    Post([status, h = std::move(headers)](Connection& c) { c.SendInterim(status, h); });
+    // At once where Send() would be, which must not overtake it.
+    if (!connection_->on_strand()) {
+      return Post([status, h = std::move(headers)](Connection& c) { c.SendInterim(status, h); });
+    }
+    if (connection_->IsCurrent(request_)) connection_->SendInterim(status, headers);
   }
   void SendHead(int status, std::vector<std::pair<std::string, std::string>> headers,
                 std::optional<uint64_t> body_bytes) override {

@@ -105,6 +105,19 @@ class HttpServerTest : public ::testing::Test {
       reply->SendHead(200, {}, path == "/stream" ? std::nullopt : std::optional<uint64_t>(30'000));
       return Stream(std::move(reply), 0);
     }
+    if (path == "/interims") {
+      reply->SendInterim(102, {{"Via", "n1, n2"}, {"X-Bad", "a\r\nInjected: b"}});
+      reply->SendInterim(102);
+      reply->SendInterim(200);  // is none
+      reply->Send({200, {}, std::string("at last")});
+      return reply->SendInterim(102);
+    }
+    if (path == "/watched") {
+      reply->OnGone([this] { ++gone_count_; });
+      held_.push_back(std::move(reply));
+      ++held_count_;
+      return;
+    }
     if (path == "/drop") return;
     if (path == "/abort") return reply->Abort();
     if (path == "/hold" || path == "/answered-and-held") {
@@ -136,6 +149,7 @@ class HttpServerTest : public ::testing::Test {
   std::shared_ptr<const UniqueFd> file_;
   std::vector<std::shared_ptr<HttpReply>> held_;  // to be looked at when held_count_ says so
   std::atomic<int> held_count_{0};
+  std::atomic<int> gone_count_{0};
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -354,6 +368,66 @@ TEST_F(HttpServerTest, ClientTimesOutCancelsAndEnds) {
     client.Start(request, {.on_done = [&](Status status) { destroyed.set_value(std::move(status)); }});
   }
   EXPECT_EQ(destroyed.get_future().get().error().code, Code::kCancelled);
+}
+
+TEST_F(HttpServerTest, InterimAnswersCarryHeaders) {
+  Serve();
+  HttpClient client;
+  for (int round = 0; round < 2; ++round) {  // the second on the same connection
+    struct State {
+      std::vector<std::pair<int, HeaderList>> interims;
+      std::string body;
+      std::promise<Status> done;
+    };
+    const auto state = std::make_shared<State>();  // shared with the handlers
+    client.Start(Request("/interims"),
+                 {.on_interim = [state](int status,
+                                        const HeaderList& headers) { state->interims.emplace_back(status, headers); },
+                  .on_data =
+                      [state](std::span<const std::byte> data) {
+                        state->body.append(reinterpret_cast<const char*>(data.data()), data.size());
+                        return Status();
+                      },
+                  .on_done = [state](Status status) { state->done.set_value(std::move(status)); }});
+    ASSERT_TRUE(state->done.get_future().get());
+    EXPECT_EQ(state->body, "at last");
+    ASSERT_EQ(state->interims.size(), 2U);
+    EXPECT_EQ(state->interims[0].first, 102);
+    ASSERT_NE(state->interims[0].second.Find("via"), nullptr);
+    EXPECT_EQ(*state->interims[0].second.Find("via"), "n1, n2");
+    EXPECT_EQ(state->interims[0].second.Find("injected"), nullptr);
+    EXPECT_EQ(state->interims[1].second.Find("via"), nullptr);
+  }
+  EXPECT_EQ(server_->connections(), 1u);
+  EXPECT_EQ(Ask(client, Request("/interims")).body, "at last") << "without a handler for them";
+}
+
+TEST_F(HttpServerTest, AClientThatGoesWhileItsAnswerIsAwaitedIsNoticed) {
+  HttpServerOptions options;
+  options.notsent_bytes = 64 * 1024;
+  options.unacknowledged_timeout = milliseconds(5000);
+  Serve(options);
+  const auto eventually = [](auto condition) {
+    for (int i = 0; i < 300 && !condition(); ++i) std::this_thread::sleep_for(milliseconds(10));
+    return condition();
+  };
+  HttpClient client;
+  const uint64_t id = client.Start(Request("/watched"), {});
+  ASSERT_TRUE(eventually([&] { return held_count_ == 1; }));
+  EXPECT_EQ(gone_count_, 0);
+  client.Cancel(id);
+  EXPECT_TRUE(eventually([&] { return gone_count_ == 1; }));
+  EXPECT_TRUE(eventually([&] { return server_->connections() == 0; }));
+  // An answer ends the watch, and the connection goes on.
+  auto answer = std::async(std::launch::async, [&] { return Ask(client, Request("/watched")); });
+  ASSERT_TRUE(eventually([&] { return held_count_ == 2; }));
+  held_[1]->Send({200, {}, std::string("here")});
+  EXPECT_EQ(answer.get().body, "here");
+  EXPECT_EQ(Ask(client, Request("/file")).body.size(), content_.size());
+  EXPECT_EQ(server_->connections(), 1u);
+  server_->Stop();
+  EXPECT_EQ(gone_count_, 1);
+  held_.clear();
 }
 
 TEST_F(HttpServerTest, ConnectionCapMakesOthersWaitNotFail) {
