@@ -66,6 +66,7 @@ int Main(int argc, char** argv) {
   AddDropCommand(app, globals);
   AddDoctorCommand(app, globals);
   AddInstallCommand(app, globals);
+  AddTreeCommands(app, globals);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

@@ -1,0 +1,265 @@
+// `banyan tree`, `banyan nodes`, `banyan drain`: what the tree-manager knows, and what it can be told.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include <fmt/format.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/command.h"
+#include "cli/terminal.h"
+#include "cli/text.h"
+#include "cli/tree_drawing.h"
+#include "common/file_io.h"
+#include "proto/tree.grpc.pb.h"
+
+namespace banyan::cli {
+namespace {
+
+using namespace proto::tree;
+
+constexpr std::chrono::seconds kDeadline{10};
+constexpr uint64_t kMaxTokenBytes = 4096;
+constexpr int kMaxReplyBytes = 256 * 1024 * 1024;
+
+struct ManagerOptions {
+  std::string address = "127.0.0.1:4650";
+  std::string token_file;
+};
+
+struct TreeOptions : ManagerOptions {
+  std::string function;
+  TreeDrawing drawing;
+};
+
+struct NodesOptions : ManagerOptions {
+  std::string peer_to_peer;
+};
+
+struct DrainOptions : ManagerOptions {
+  std::string node;
+  bool undo = false;
+};
+
+constexpr const char* kTreeFooter = R"(
+Examples:
+  export BANYAN_TREE_MANAGER=manager.example:4650
+  banyan tree
+  banyan tree registry.example/app:1
+  banyan tree 5f2a --stripe 1 --all
+  banyan tree 5f2a --json | jq -r '.nodes[] | select(.depths[0] == 1) | .node')";
+
+// One call to the manager.
+class ManagerClient {
+ public:
+  explicit ManagerClient(const ManagerOptions& options) : options_(options) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMaxReplyBytes);
+    stub_ =
+        TreeManager::NewStub(grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments));
+  }
+
+  template <typename Request, typename Reply>
+  Status Call(grpc::Status (TreeManager::Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+              const Request& request, Reply* reply) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    if (!options_.token_file.empty()) {
+      BANYAN_ASSIGN(std::string token, ReadFile(options_.token_file, kMaxTokenBytes));
+      token.erase(std::min(token.find_first_of("\r\n"), token.size()));
+      context.AddMetadata("authorization", "Bearer " + token);
+    }
+    const grpc::Status status = (stub_.get()->*method)(&context, request, reply);
+    if (status.ok()) return {};
+    return Fail(static_cast<Code>(status.error_code()), status.error_message());
+  }
+
+ private:
+  const ManagerOptions& options_;
+  std::unique_ptr<TreeManager::Stub> stub_;
+};
+
+void Print(const nlohmann::json& document) {
+  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+nlohmann::json ToJson(const FunctionInfo& function) {
+  return {{"function", function.function()},
+          {"reference", function.reference()},
+          {"nodes", function.nodes()},
+          {"height", function.height()},
+          {"stripes", function.stripes()},
+          {"version", function.version()},
+          {"reparentings", function.reparentings()},
+          {"profileChunks", function.profile_chunks()}};
+}
+
+nlohmann::json ToJson(const TreeReply& reply) {
+  nlohmann::json nodes = nlohmann::json::array();
+  for (const TreeNode& node : reply.nodes()) {
+    nodes.push_back({{"node", node.node()},
+                     {"zone", node.zone()},
+                     {"parents", std::vector<std::string>(node.parents().begin(), node.parents().end())},
+                     {"depths", std::vector<uint32_t>(node.depths().begin(), node.depths().end())},
+                     {"presentPermille", node.present_permille()},
+                     {"state", NodeStateName(node.state())},
+                     {"ready", node.ready()}});
+  }
+  return {{"function", ToJson(reply.function())}, {"nodes", nodes}};
+}
+
+nlohmann::json ToJson(const NodesReply& reply) {
+  nlohmann::json nodes = nlohmann::json::array();
+  for (const NodeInfo& node : reply.nodes()) {
+    nodes.push_back({{"node", node.node()},
+                     {"zone", node.zone()},
+                     {"address", node.address()},
+                     {"port", node.port()},
+                     {"version", node.version()},
+                     {"state", NodeStateName(node.state())},
+                     {"functions", node.functions()},
+                     {"uplinkBytesPerSecond", node.uplink_bytes_per_second()},
+                     {"downlinkBytesPerSecond", node.downlink_bytes_per_second()},
+                     {"sinceBeatMillis", node.since_beat_millis()},
+                     {"reports", node.reports()},
+                     {"avoided", node.avoided()}});
+  }
+  return {{"peerToPeer", reply.peer_to_peer()}, {"nodes", nodes}};
+}
+
+int ListFunctions(const TreeOptions& options, const GlobalOptions& globals) {
+  FunctionsReply reply;
+  const Status called = ManagerClient(options).Call(&TreeManager::Stub::Functions, FunctionsRequest(), &reply);
+  if (!called) return ReportError(globals, "tree " + options.address, called.error());
+  if (globals.json) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const FunctionInfo& function : reply.functions()) list.push_back(ToJson(function));
+    Print(list);
+    return kExitOk;
+  }
+  std::vector<std::vector<std::string>> rows{{"FUNCTION", "IMAGE", "NODES", "HEIGHT", "MOVED", "PROFILE"}};
+  for (const FunctionInfo& function : reply.functions()) {
+    rows.push_back({Printable(function.function().substr(0, 19)), Printable(function.reference()),
+                    std::to_string(function.nodes()), std::to_string(function.height()),
+                    std::to_string(function.reparentings()), std::to_string(function.profile_chunks())});
+  }
+  if (reply.functions_size() == 0) {
+    fmt::print("no node runs a function\n");
+  } else {
+    fmt::print("{}", FitTable(rows, 1, TerminalWidth(STDOUT_FILENO)));
+  }
+  return kExitOk;
+}
+
+int ShowTree(const TreeOptions& options, const GlobalOptions& globals) {
+  if (options.function.empty()) return ListFunctions(options, globals);
+  TreeRequest request;
+  request.set_function(options.function);
+  TreeReply reply;
+  const Status called = ManagerClient(options).Call(&TreeManager::Stub::Tree, request, &reply);
+  if (!called) return ReportError(globals, "tree " + options.function, called.error());
+  if (globals.json) {
+    Print(ToJson(reply));
+  } else {
+    fmt::print("{}", DrawTrees(reply, options.drawing));
+  }
+  return kExitOk;
+}
+
+std::string Since(uint64_t millis) { return HumanTime(std::chrono::milliseconds(millis)); }
+
+std::string RenderNodes(const NodesReply& reply) {
+  std::vector<std::vector<std::string>> rows{
+      {"NODE", "ZONE", "ADDRESS", "STATE", "FUNCTIONS", "UP/s", "DOWN/s", "BEAT", "REPORTS", "VERSION"}};
+  for (const NodeInfo& node : reply.nodes()) {
+    const bool six = node.address().find(':') != std::string::npos;
+    const std::string host = six ? "[" + node.address() + "]" : node.address();
+    rows.push_back({Printable(node.node()), Printable(node.zone().empty() ? "-" : node.zone()),
+                    node.port() == 0 ? "-" : Printable(fmt::format("{}:{}", host, node.port())),
+                    NodeStateName(node.state()) + (node.avoided() ? ", avoided" : ""), std::to_string(node.functions()),
+                    HumanBytes(node.uplink_bytes_per_second()), HumanBytes(node.downlink_bytes_per_second()),
+                    Since(node.since_beat_millis()), std::to_string(node.reports()),
+                    Printable(node.version().empty() ? "-" : node.version())});
+  }
+  std::string text = reply.nodes_size() == 0 ? "there are no nodes\n" : FitTable(rows, 0, TerminalWidth(STDOUT_FILENO));
+  if (!reply.peer_to_peer()) text += "peer to peer is off: every node asks the proxy\n";
+  return text;
+}
+
+int ShowNodes(const NodesOptions& options, const GlobalOptions& globals) {
+  ManagerClient client(options);
+  if (!options.peer_to_peer.empty()) {
+    SetPeerToPeerRequest request;
+    request.set_off(options.peer_to_peer == "off");
+    SetPeerToPeerReply done;
+    const Status called = client.Call(&TreeManager::Stub::SetPeerToPeer, request, &done);
+    if (!called) return ReportError(globals, "nodes " + options.address, called.error());
+  }
+  NodesReply reply;
+  const Status called = client.Call(&TreeManager::Stub::Nodes, NodesRequest(), &reply);
+  if (!called) return ReportError(globals, "nodes " + options.address, called.error());
+  if (globals.json) {
+    Print(ToJson(reply));
+  } else {
+    fmt::print("{}", RenderNodes(reply));
+  }
+  return kExitOk;
+}
+
+int Drain(const DrainOptions& options, const GlobalOptions& globals) {
+  DrainRequest request;
+  request.set_node(options.node);
+  request.set_undo(options.undo);
+  DrainReply reply;
+  const Status called = ManagerClient(options).Call(&TreeManager::Stub::Drain, request, &reply);
+  if (!called) return ReportError(globals, "drain " + options.node, called.error());
+  if (globals.json) {
+    Print({{"node", options.node}, {"draining", !options.undo}, {"moved", reply.moved()}});
+  } else if (!globals.quiet) {
+    fmt::print("{}: {}, {} edges moved\n", Printable(options.node),
+               options.undo ? "feeds others again when it is needed" : "feeds nobody any more", reply.moved());
+  }
+  return kExitOk;
+}
+
+void AddManagerOptions(CLI::App& command, ManagerOptions& options) {
+  command.add_option("--manager", options.address, "The tree-manager: host:port")
+      ->envname("BANYAN_TREE_MANAGER")
+      ->capture_default_str();
+  command.add_option("--token-file", options.token_file, "File with the cluster's token")->envname("BANYAN_TOKEN_FILE");
+}
+
+}  // namespace
+
+void AddTreeCommands(CLI::App& app, GlobalOptions& globals) {
+  auto tree = std::make_shared<TreeOptions>();
+  CLI::App* command = app.add_subcommand("tree", "Draw the trees by which nodes get an image, or list the functions");
+  command->footer(kTreeFooter);
+  command->add_option("FUNCTION", tree->function,
+                      "Its name, a prefix of it or of its digest, or the image's reference");
+  command->add_option("--stripe", tree->drawing.stripe, "Only this tree: 1 or 2")->check(CLI::Range(1, 2));
+  command->add_flag("--all", tree->drawing.all, "Every node, also of a large tree");
+  command->add_flag("--ascii", tree->drawing.plain, "Lines of ASCII");
+  AddManagerOptions(*command, *tree);
+  command->callback([tree, &globals] { globals.action = [tree, &globals] { return ShowTree(*tree, globals); }; });
+
+  auto nodes = std::make_shared<NodesOptions>();
+  command = app.add_subcommand("nodes", "List the cluster's nodes; switch peer to peer on or off");
+  command->add_option("--peer-to-peer", nodes->peer_to_peer, "on, or off: every node asks the proxy")
+      ->check(CLI::IsMember({"on", "off"}));
+  AddManagerOptions(*command, *nodes);
+  command->callback([nodes, &globals] { globals.action = [nodes, &globals] { return ShowNodes(*nodes, globals); }; });
+
+  auto drain = std::make_shared<DrainOptions>();
+  command = app.add_subcommand("drain", "Let a node feed nobody any more: before it is taken down");
+  command->add_option("NODE", drain->node, "Its name")->required();
+  command->add_flag("--undo", drain->undo, "Let it feed others again");
+  AddManagerOptions(*command, *drain);
+  command->callback([drain, &globals] { globals.action = [drain, &globals] { return Drain(*drain, globals); }; });
+}
+
+}  // namespace banyan::cli
