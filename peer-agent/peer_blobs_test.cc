@@ -296,6 +296,7 @@ TEST_F(PeerBlobsTest, PeersThatMisbehave) {
     ASSERT_EQ(leaf.reports().faults().size(), 1U) << what;
     EXPECT_EQ(leaf.reports().faults()[0].first, "bad");
     EXPECT_EQ(leaf.reports().faults()[0].second == fetch::PeerFault::kBadBytes, is_wrong) << what;
+    const std::lock_guard lock(mutex);
     held.clear();
   }
 }
