@@ -170,6 +170,7 @@ class Agents final : public TransferObserver, public RoutesObserver {
   std::vector<Request> requests_;
   std::vector<uint32_t> free_requests_;
   uint64_t generation_ = 0;
+  uint64_t route_changes_ = 0;
   Counters counters_;
 };
 

@@ -52,11 +52,17 @@ void Agents::Answer(uint32_t id, Member* member) {
   if (request.only_if_held && !table.Wanted({LayerOf(request.function), asked.begin})) {
     return Refuse(id, Failure::kMiss);
   }
-  if (WaitsFor(server, request.function, asked.begin, request.client)) return Refuse(id, Failure::kLoop);
+  // Loops come of trees that change, and of rungs.
+  const bool may_loop = route_changes_ > 0 || counters_.climbs > 0;
+  if (may_loop && WaitsFor(server, request.function, asked.begin, request.client)) return Refuse(id, Failure::kLoop);
   const uint64_t generation = request.generation;
   const fetch::Priority priority = request.priority;
   for (ChunkIndex chunk = asked.begin; chunk < asked.end; ++chunk) {
-    if (!member->have[chunk]) Want(server, member->function, chunk, priority, ReaderOf(generation));
+    if (member->have[chunk]) continue;
+    // A reader more changes nothing for what is wanted as urgently already, but for failures and time.
+    const fetch::ChunkKey key{LayerOf(member->function), chunk};
+    if (scenario_.coarse && table.Wanted(key) && table.PriorityOf(key) <= priority) continue;
+    Want(server, member->function, chunk, priority, ReaderOf(generation));
   }
   member->waiting.emplace_back(id, generation);
   Pump(server);

@@ -151,11 +151,12 @@ void Simulation::ScheduleStarts() {
   };
   const uint64_t all = uint64_t{scenario_.nodes} * scenario_.functions;
   const uint64_t starts = scenario_.starts == 0 ? all : scenario_.starts;
-  // Pair i: node i mod N; its function differs from the node's others, as long as there are enough.
+  // Rounds over the nodes; a node's functions differ.
   for (uint64_t i = 0; i < starts; ++i) {
     const auto node = static_cast<PeerId>(i % scenario_.nodes);
     const uint64_t round = i / scenario_.nodes;
-    const auto function = static_cast<FunctionId>(starts == all ? round : i % scenario_.functions);
+    const uint64_t number = scenario_.functions < scenario_.nodes ? node + round : i;
+    const auto function = static_cast<FunctionId>(starts == all ? round : number % scenario_.functions);
     events_.At(at(i), EventKind::kStart, node, function);
     ++to_come_;
   }

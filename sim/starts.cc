@@ -19,7 +19,9 @@ void Agents::OnRoutes(PeerId node, FunctionId function, const Routes& routes) {
   if (member == nullptr) return;
   if (member->has_routes) {
     for (uint8_t stripe = 0; stripe < routes.stripes; ++stripe) {
-      member->moves += routes.parent[stripe] != member->routes.parent[stripe] ? 1 : 0;
+      if (routes.parent[stripe] == member->routes.parent[stripe]) continue;
+      ++member->moves;
+      ++route_changes_;
     }
     member->routes = routes;
     return;
