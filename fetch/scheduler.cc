@@ -81,6 +81,10 @@ void Scheduler::Prefetch(std::span<const PrefetchItem> items) {
   core_->Prefetch(chunks);
 }
 
+void Scheduler::Fill(const LazyLayer& layer) {
+  if (const auto* handle = dynamic_cast<const LayerHandle*>(&layer)) core_->Fill(*handle->layer());
+}
+
 void Scheduler::PauseFill() { core_->SetFillPaused(true); }
 void Scheduler::ResumeFill() { core_->SetFillPaused(false); }
 void Scheduler::WhenIdle(std::function<void()> done) { core_->WhenIdle(std::move(done)); }

@@ -116,6 +116,9 @@ class Scheduler {
   // that fails three times is left to its reader.
   void Prefetch(std::span<const PrefetchItem> items);
 
+  // Fetches the whole layer in the background from now on, as AddOptions::fill does from the start.
+  void Fill(const LazyLayer& layer);
+
   // How far a layer has come, in compressed bytes; it is all here in one form or the other when nothing is missing.
   // Looks at every chunk.
   struct Progress {

@@ -268,6 +268,16 @@ void SchedulerCore::PrefetchRange(const LayerPtr& layer, ChunkRange chunks) {
   Prefetch(list);
 }
 
+void SchedulerCore::Fill(Layer& layer) {
+  {
+    const MutexLock lock(mutex_);
+    if (stopped_ || layer.cancelled || !layers_.contains(layer.id)) return;
+    layer.next_fill = 0;
+    filling_.insert(layer.id);
+  }
+  Pump();
+}
+
 void SchedulerCore::SetFillPaused(bool paused) {
   {
     const MutexLock lock(mutex_);

@@ -69,6 +69,7 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   // CancelAll(), and lets the source go.
   void RemoveLayer(Layer& layer);
   void Prefetch(std::span<const WantedChunk> chunks);
+  void Fill(Layer& layer);
   void SetFillPaused(bool paused);
   void WhenIdle(std::function<void()> done);
   Scheduler::Stats stats() const;

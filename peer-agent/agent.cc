@@ -15,6 +15,7 @@
 #include "image-format/artifact.h"
 #include "image-format/oci.h"
 #include "lazyfs/systemd_keeper.h"
+#include "net/url.h"
 
 namespace banyan::peer_agent {
 
@@ -78,6 +79,8 @@ Agent::Agent(Options options)
 Result<std::unique_ptr<Agent>> Agent::Start(Options options) {
   std::unique_ptr<Agent> agent(new Agent(std::move(options)));
   BANYAN_TRY(agent->OpenNode());
+  // Before mounts are restored: their reads find the parents that they had.
+  BANYAN_TRY(agent->ServePeers());
   agent->mounts_->Restore(agent->images_->PinnedMaps());
   agent->devices_->RestoreDone();
   agent->store_->StartEviction();
@@ -97,8 +100,25 @@ Status Agent::OpenNode() {
                   return store::NodeStore::Open(
                       {.root = root + "/store", .budget_bytes = config.store_budget.bytes, .defer_eviction = true});
                 }));
-  scheduler_ = std::make_unique<fetch::Scheduler>(
-      fetch::Scheduler::Options{.executor = *executor_, .timer = timer_.get(), .read_timeout = config.read_timeout});
+  mirror::Hooks hooks;
+  if (!config.peer.address.empty()) {
+    BANYAN_ASSIGN(peers_, Peers::Open({.config = config.peer, .data_root = root, .version = BANYAN_VERSION}, *timer_));
+    hooks = peers_->MirrorHooks();
+  }
+  if (peers_ || !config.mirror_address.empty()) {
+    // Whoever reaches the mirror can name any registry: on loopback that is this node alone.
+    bool only_this_node = true;
+    if (const auto listen = ParseHostPort(config.mirror_address)) only_this_node = net::IsLoopbackHost(listen->host);
+    BANYAN_ASSIGN(mirror_, OpenMirror(config.registries, only_this_node, *store_, std::move(hooks)));
+  }
+  fetch::Scheduler::Options scheduler{
+      .executor = *executor_, .timer = timer_.get(), .read_timeout = config.read_timeout};
+  if (peers_) {
+    scheduler.keep_compressed = true;
+    scheduler.prefetch_limits = fetch::kTreeLimits;
+    scheduler.fill_limits = fetch::kTreeLimits;
+  }
+  scheduler_ = std::make_unique<fetch::Scheduler>(scheduler);
   if (config.keeper_socket == kSystemdKeeper) {
     BANYAN_ASSIGN(keeper_, lazyfs::SystemdKeeper::Open());
   } else if (!config.keeper_socket.empty()) {
@@ -110,8 +130,8 @@ Status Agent::OpenNode() {
   server.resend = options_.resend;
   BANYAN_ASSIGN(devices_, lazyfs::DeviceServer::Start(std::move(server)));
   registries_ = std::make_unique<Registries>(config.registries);
-  layers_ = std::make_unique<LayerTable>(*store_, *scheduler_, *timer_, *devices_);
-  BANYAN_ASSIGN(documents_, Documents::Open(root, *store_));
+  layers_ = std::make_unique<LayerTable>(*store_, *scheduler_, *timer_, *devices_, peers_.get());
+  BANYAN_ASSIGN(documents_, Documents::Open(root, *store_, GetFirst()));
   BANYAN_ASSIGN(MountTable table, MountTable::Open(root + "/mounts"));
   mounts_ = std::make_unique<Mounts>(Mounts::Parts{.store = *store_,
                                                    .scheduler = *scheduler_,
@@ -120,6 +140,7 @@ Status Agent::OpenNode() {
                                                    .documents = *documents_,
                                                    .registries = *registries_,
                                                    .keeper = keeper_.get(),
+                                                   .peers = peers_.get(),
                                                    .selinux_context = SelinuxContext(config.selinux_context)},
                                      std::move(table));
   starts_ = std::make_unique<StartLog>(*scheduler_);
@@ -130,8 +151,23 @@ Status Agent::OpenNode() {
                                              .registries = *registries_,
                                              .mounts = *mounts_,
                                              .trust = trust_,
+                                             .peers = peers_.get(),
                                              .patience = config.read_timeout}));
   return {};
+}
+
+Documents::GetFirst Agent::GetFirst() {
+  if (!peers_) return nullptr;
+  return [this](const Digest& digest, uint64_t limit_bytes) { return peers_->GetBlob(digest, limit_bytes); };
+}
+
+Status Agent::ServePeers() {
+  if (!peers_) return {};
+  return peers_->Start({.layers = *layers_,
+                        .scheduler = *scheduler_,
+                        .registries = *registries_,
+                        .executor = *executor_,
+                        .mirror = *mirror_});
 }
 
 Status Agent::ServeContainerd() {
@@ -144,6 +180,7 @@ Status Agent::ServeContainerd() {
                              .registries = *registries_,
                              .starts = *starts_,
                              .trust = trust_,
+                             .peers = peers_.get(),
                              .store = *store_},
       ContainerImages::Options{
           .lookup_timeout = config.lookup_timeout,
@@ -168,9 +205,8 @@ Status Agent::ServeHttp() {
   const Config& config = options_.config;
   if (config.mirror_address.empty()) return {};
   BANYAN_ASSIGN(http_, NodeHttp::Listen({.address = config.mirror_address,
-                                         .registries = config.registries,
                                          .add_metrics = [this](MetricsPage& page) { AddMetrics(page); }},
-                                        *store_));
+                                        *mirror_));
   spdlog::info("registry mirror and metrics on http://{}", http_->address());
   return {};
 }
@@ -183,6 +219,7 @@ Agent::~Agent() {
   snapshotter_.reset();  // its thread unmounts through the images
   container_images_.reset();
   images_.reset();
+  if (peers_) peers_->Stop();
   // Reads stop being answered before what answers them goes. A mount is in the kernel, not here: with a keeper it only
   // waits.
   if (devices_ && keeper_ && mounts_ && !mounts_->List().empty()) {
@@ -230,12 +267,20 @@ Result<proto::agent::MountReply> Agent::Mount(const proto::agent::MountRequest& 
   }
   reply.mutable_times()->set_resolved(MicrosSince(start));
 
+  if (peers_) {
+    peers_->JoinImage(record.manifest_digest, record.map_digest, reference,
+                      {record.plain_http, record.credentials_file, record.ca_file});
+  }
   ImageDocuments documents;
   documents.map_digest = record.map_digest;
   BANYAN_ASSIGN(documents.map, documents_->Map(origins, record.map_digest));
   const bool remembered = image.artifact->layers.empty();  // and checked then
   if (!remembered) BANYAN_TRY(image_format::CheckArtifactAgainstMap(*image.artifact, documents.map));
   reply.mutable_times()->set_map(MicrosSince(start));
+  if (peers_) {
+    peers_->AddImage(record.manifest_digest, documents.map, origins);
+    peers_->Started(record.manifest_digest);
+  }
   BANYAN_ASSIGN(documents.metadata_path, documents_->Metadata(origins, documents.map));
   reply.mutable_times()->set_metadata(MicrosSince(start));
 
@@ -360,6 +405,7 @@ proto::agent::InfoReply Agent::Info() {
   info.set_config_file(options_.config_file);
   info.set_snapshotter_socket(options_.config.snapshotter_socket);
   if (http_) info.set_mirror_address(http_->address());
+  if (peers_) info.set_peer_address(peers_->address());
   info.set_keeper(keeper_ && keeper_->connected());
   const auto [form, reason] = mounts_->last_form();
   info.set_form(form);
@@ -404,6 +450,7 @@ Result<proto::agent::DropReply> Agent::Drop(const std::string& name) { return im
 void Agent::Reload(const Config& config) {
   spdlog::set_level(spdlog::level::from_str(config.log_level));
   registries_->Configure(config.registries);
+  if (peers_) peers_->SetEnabled(config.peer.enabled);
   if (Status status = trust_.Configure(config.trusted_keys, config.min_converter_version); !status) {
     spdlog::error("the trusted keys stay as they are: {}", status.error().message);
   }
@@ -444,6 +491,7 @@ void Agent::AddMetrics(MetricsPage& page) {
   page.Counter("banyan_artifacts_refused_total", "Artifacts that no trusted key signed, or of a revoked converter.",
                number(trust_.refused()));
   page.Gauge("banyan_mounts", "Images mounted.", number(mount_count()));
+  if (peers_) peers_->AddMetrics(page);
   if (snapshotter_) page.Gauge("banyan_snapshots", "Snapshots kept for containerd.", number(snapshotter_->count()));
 }
 

@@ -25,6 +25,7 @@
 #include "peer-agent/layer_table.h"
 #include "peer-agent/mounts.h"
 #include "peer-agent/node_http.h"
+#include "peer-agent/peers.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/start_log.h"
 #include "peer-agent/trust.h"
@@ -80,8 +81,10 @@ class Agent {
   explicit Agent(Options options);
 
   Status OpenNode();
+  Documents::GetFirst GetFirst();
   Status ServeContainerd();
   Status ServeHttp();
+  Status ServePeers();
   void AddMetrics(MetricsPage& page);
   std::vector<KnownImage> ClaimedImages() const;
 
@@ -92,7 +95,9 @@ class Agent {
   Trust trust_;
   std::unique_ptr<ThreadPool> executor_;
   std::unique_ptr<fetch::ThreadTimer> timer_;
+  std::unique_ptr<Peers> peers_;  // null: none; outlives the sources that it makes
   std::unique_ptr<store::NodeStore> store_;
+  std::unique_ptr<mirror::Mirror> mirror_;  // null: neither containerd nor peers need it
   std::unique_ptr<fetch::Scheduler> scheduler_;
   std::unique_ptr<lazyfs::SessionKeeper> keeper_;
   std::unique_ptr<lazyfs::DeviceServer> devices_;

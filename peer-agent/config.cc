@@ -1,6 +1,7 @@
 #include "peer-agent/config.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include <fmt/format.h>
 
@@ -26,6 +27,36 @@ void DeclareRegistry(RegistryConfig& registry, ConfigSchema& table) {
             "docker-style config.json, read again when it changes.\n"
             "Empty: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json.",
             &registry.credentials_file);
+}
+
+void DeclarePeer(PeerConfig& peer, ConfigSchema& schema) {
+  schema.Add("peer.address",
+             "host:port where this node's peers fetch what it has. Empty: it fetches from proxy and registry alone.",
+             &peer.address);
+  schema.Add("peer.enabled", "false turns peers off without changing anything else. Reloaded by SIGHUP.",
+             &peer.enabled);
+  schema.Add("peer.advertise",
+             "host:port under which peers reach peer.address. Empty: the address from which this node calls the\n"
+             "tree-manager, unless peer.address names one.",
+             &peer.advertise);
+  schema.Add("peer.token_file",
+             "File with the cluster's token: shown to the tree-manager and to peers, and asked of peers.",
+             &peer.token_file);
+  schema.Add("peer.node", "This node's name, unique in the cluster. Empty: the host's name.", &peer.node);
+  schema.Add("peer.zone", "Trees do not cross zones; each gets about one copy of an image from the proxy.", &peer.zone);
+  schema.Add("peer.weight", "This node's uplink relative to the others', which have 100.", &peer.weight);
+  schema.Add("peer.leaf_only", "Fetch from peers, and serve nobody.", &peer.leaf_only);
+  schema.Add("peer.allow_private",
+             "Share images of repositories that cannot be read without credentials too. Then every node that has the\n"
+             "cluster's token can read them.",
+             &peer.allow_private);
+  schema.Add("peer.uplink", "Bytes a second for peers, at most. 0: no limit.", &peer.uplink);
+  schema.Add("peer.uplink_fill",
+             "Of them for background fill (fetch.fill of others), which nobody waits for. 0: a quarter of peer.uplink.",
+             &peer.uplink_fill);
+  schema.Add("peer.downlink", "Bytes a second for prefetch and fill, at most; reads are not held up. 0: no limit.",
+             &peer.downlink);
+  schema.Add("tree.manager", "host:port of the tree-manager. Empty: no trees.", &peer.manager);
 }
 
 void Declare(Config& config, ConfigSchema& schema) {
@@ -79,6 +110,7 @@ void Declare(Config& config, ConfigSchema& schema) {
              "host:port of the registry mirror for this node's containerd (hosts.toml), with /metrics, /healthz and\n"
              "/readyz; empty: off. Loopback, unless everyone who reaches it may read every image.",
              &config.mirror_address);
+  DeclarePeer(config.peer, schema);
   schema.Add(
       "trust.keys",
       "Public keys (PEM files, `banyan keys`) of the converters that this node follows. An artifact beside an image\n"
@@ -107,6 +139,24 @@ Status Check(const Config& config, const std::string& path) {
     return Bad(path, "log_level", fmt::format("'{}' is no level", config.log_level));
   }
   if (const auto form = lazyfs::ParseForm(config.form); !form) return Bad(path, "mount.form", form.error().message);
+  const auto check_address = [&](const char* key, const std::string& text) -> Status {
+    if (text.empty()) return {};
+    const auto parsed = ParseHostPort(text);
+    return parsed ? Status() : Status(Bad(path, key, parsed.error().message));
+  };
+  BANYAN_TRY(check_address("mirror.address", config.mirror_address));
+  BANYAN_TRY(check_address("peer.address", config.peer.address));
+  BANYAN_TRY(check_address("peer.advertise", config.peer.advertise));
+  BANYAN_TRY(check_address("tree.manager", config.peer.manager));
+  if (config.peer.weight < 1 || config.peer.weight > 1'000'000) {
+    return Bad(path, "peer.weight", fmt::format("{} is not within 1 to 1000000", config.peer.weight));
+  }
+  if (config.peer.node.size() > 255 || config.peer.zone.size() > 255) {
+    return Bad(path, "peer.node", "names have at most 255 bytes");
+  }
+  if (!config.peer.address.empty() && config.peer.manager.empty()) {
+    return Bad(path, "tree.manager", "is needed where peer.address is set");
+  }
   for (const auto& [name, registry] : config.registries) {
     for (const std::string& mirror : registry.mirrors) {
       if (const auto url = net::Url::Parse(mirror); !url) {
@@ -118,6 +168,19 @@ Status Check(const Config& config, const std::string& path) {
 }
 
 }  // namespace
+
+Result<HostPort> ParseHostPort(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (colon != std::string::npos) {
+    HostPort out;
+    out.host = text.substr(0, colon);
+    if (out.host.starts_with('[') && out.host.ends_with(']')) out.host = out.host.substr(1, out.host.size() - 2);
+    const char* const end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data() + colon + 1, end, out.port);
+    if (!out.host.empty() && parsed.ec == std::errc() && parsed.ptr == end) return out;
+  }
+  return Fail(Code::kInvalidArgument, fmt::format("'{}' is not host:port", text));
+}
 
 Result<Config> LoadConfig(const std::string& path) {
   BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));

@@ -20,6 +20,23 @@ struct RegistryConfig {
   std::string credentials_file;
 };
 
+// Keys of `[peer]` and `[tree]`: this node among the others.
+struct PeerConfig {
+  bool enabled = true;
+  std::string address;    // "host:port"; empty: no peers at all
+  std::string advertise;  // "host:port"; empty: as the tree-manager sees this node
+  std::string token_file;
+  std::string node;  // empty: the host's name
+  std::string zone;
+  bool leaf_only = false;
+  bool allow_private = false;
+  int64_t weight = 100;
+  ByteCount uplink{0};       // a second; 0: no limit
+  ByteCount uplink_fill{0};  // a second; 0: a quarter of uplink
+  ByteCount downlink{0};     // a second; 0: no limit
+  std::string manager;       // "host:port"; empty: none
+};
+
 struct Config {
   std::string data_root = "/var/lib/banyan";
   std::string keeper_socket;   // empty: $BANYAN_KEEPER_SOCKET, else none
@@ -35,7 +52,8 @@ struct Config {
   std::string snapshotter_socket;  // empty: off
   std::string snapshotter_root;    // empty: <data_root>/snapshots
   std::chrono::milliseconds lookup_timeout{3000};
-  std::string mirror_address;             // "host:port"; empty: off
+  std::string mirror_address;  // "host:port"; empty: off
+  PeerConfig peer;
   std::vector<std::string> trusted_keys;  // PEM files
   std::string min_converter_version;      // empty: any
   std::map<std::string, RegistryConfig> registries;
@@ -43,6 +61,13 @@ struct Config {
 
 // kInvalidArgument that names file, line and key; kNotFound when there is no such file.
 Result<Config> LoadConfig(const std::string& path);
+// "10.0.0.7:4640", "[::1]:0".
+struct HostPort {
+  std::string host;  // without brackets
+  uint16_t port = 0;
+};
+Result<HostPort> ParseHostPort(const std::string& text);
+
 // Every key with its meaning and its default, as a file that LoadConfig takes.
 std::string ConfigReference();
 

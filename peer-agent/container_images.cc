@@ -7,6 +7,7 @@
 #include <spdlog/spdlog.h>
 
 #include "lazyfs/image_mount.h"
+#include "peer-agent/peers.h"
 
 namespace banyan::peer_agent {
 
@@ -30,7 +31,7 @@ uint64_t Micros(steady_clock::duration duration) {
 ContainerImages::ContainerImages(Parts parts, Options options)
     : parts_(parts),
       options_(std::move(options)),
-      lookup_(parts.registries, parts.documents, parts.trust),
+      lookup_(parts.registries, parts.documents, parts.trust, parts.peers),
       lookup_timeout_(options_.lookup_timeout),
       prefixes_(parts.mounts, parts.documents, warmers_, options_.prefixes),
       warmers_(kWarmers) {}
@@ -138,6 +139,9 @@ Status ContainerImages::Make(const LazyChain& chain, const std::string& director
   }
   auto claim = parts_.mounts.Claim(directory);
   if (!claim) return claim.error().code == Code::kAlreadyExists ? Status{} : Fail(claim.error());
+  if (parts_.peers != nullptr) {
+    parts_.peers->JoinImage(chain.manifest_digest, chain.map_digest, reference, {});
+  }
   BANYAN_ASSIGN(const image_format::ImageMap map, parts_.documents.Map(origins, chain.map_digest));
   const std::optional<PrefixMounts::Use> prefix = prefixes_.Find(map, chain.layers);
   BANYAN_ASSIGN(const ImageDocuments documents,
@@ -145,6 +149,10 @@ Status ContainerImages::Make(const LazyChain& chain, const std::string& director
   const auto documents_here = steady_clock::now();
   record.map_digest = documents.map_digest;
   if (prefix) record.lower_directory = prefix->directory();
+  if (parts_.peers != nullptr) {
+    parts_.peers->AddImage(chain.manifest_digest, map, origins);
+    parts_.peers->Started(chain.manifest_digest);
+  }
   BANYAN_ASSIGN(record, parts_.mounts.Add(std::move(record), documents, origins));
   Log(chain, record, asked, documents_here);
   prefixes_.Consider(record, chain.map_digest, map, chain.layers, origins);

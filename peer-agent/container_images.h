@@ -42,6 +42,7 @@ class ContainerImages final : public snapshotter::LazyImages {
     Registries& registries;
     StartLog& starts;
     Trust& trust;
+    Peers* peers;  // may be null
     store::NodeStore& store;
   };
 

@@ -53,10 +53,10 @@ Result<image_format::ImageMap> DecodeMap(std::string_view blob) {
 
 }  // namespace
 
-Result<std::unique_ptr<Documents>> Documents::Open(std::string data_root, store::NodeStore& store) {
+Result<std::unique_ptr<Documents>> Documents::Open(std::string data_root, store::NodeStore& store, GetFirst get_first) {
   std::string directory = std::move(data_root) + "/metadata";
   BANYAN_TRY(MakeDirectories(directory, 0700));
-  return std::unique_ptr<Documents>(new Documents(std::move(directory), store));
+  return std::unique_ptr<Documents>(new Documents(std::move(directory), store, std::move(get_first)));
 }
 
 std::string Documents::MapPath(const Digest& digest) const {
@@ -70,6 +70,11 @@ std::string Documents::MetadataPath(const Digest& digest) const {
 Result<std::string> Documents::Blob(const Origins& origins, const Digest& digest, uint64_t limit_bytes) {
   Result<std::string> blob = store_.GetBlob(digest);
   if (blob || blob.error().code != Code::kNotFound) return blob;
+  if (get_first_ && !origins.empty()) {
+    blob = get_first_(digest, limit_bytes);
+    if (blob) return blob;  // it went through the store
+    if (blob.error().code != Code::kNotFound) spdlog::info("{}; the registry is asked", blob.error().message);
+  }
   for (const auto& origin : origins) {
     blob = origin->GetBlob(digest, limit_bytes);
     if (!blob) continue;

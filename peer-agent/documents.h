@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,8 +36,12 @@ struct ImageDocuments {
 // Internally synchronised; calls do disk I/O, and with origins also wait for the network.
 class Documents {
  public:
-  // Makes the directory. `store` is borrowed.
-  static Result<std::unique_ptr<Documents>> Open(std::string data_root, store::NodeStore& store);
+  // Another place to get a small blob from, before the origins; kNotFound: not there.
+  using GetFirst = std::function<Result<std::string>(const Digest& digest, uint64_t limit_bytes)>;
+
+  // Makes the directory. `store` is borrowed; `get_first` may be null.
+  static Result<std::unique_ptr<Documents>> Open(std::string data_root, store::NodeStore& store,
+                                                 GetFirst get_first = nullptr);
 
   // A small blob: from the store, else from the first origin that has it (none: kNotFound), and then in the store.
   Result<std::string> Blob(const Origins& origins, const Digest& digest, uint64_t limit_bytes);
@@ -54,7 +59,8 @@ class Documents {
   void KeepOnly(const std::set<Digest>& map_digests, const std::set<Digest>& metadata_digests);
 
  private:
-  Documents(std::string directory, store::NodeStore& store) : directory_(std::move(directory)), store_(store) {}
+  Documents(std::string directory, store::NodeStore& store, GetFirst get_first)
+      : directory_(std::move(directory)), store_(store), get_first_(std::move(get_first)) {}
   std::string MapPath(const Digest& digest) const;
   std::string MetadataPath(const Digest& digest) const;
   Result<ImageDocuments> Build(const Origins& origins, const image_format::ImageMap& map, uint32_t layers,
@@ -62,6 +68,7 @@ class Documents {
 
   const std::string directory_;
   store::NodeStore& store_;
+  const GetFirst get_first_;
   std::mutex mutex_;
   // (map, layers, lower layers) → the map that was made; guarded by mutex_
   std::map<std::tuple<Digest, uint32_t, uint32_t>, Digest> built_;

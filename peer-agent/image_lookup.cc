@@ -8,6 +8,7 @@
 #include "fetch/image_resolver.h"
 #include "image-format/artifact.h"
 #include "image-format/oci.h"
+#include "peer-agent/peers.h"
 
 namespace banyan::peer_agent {
 
@@ -31,8 +32,8 @@ std::vector<Digest> ChainIds(const image_format::ImageMap& map) {
 
 }  // namespace
 
-ImageLookup::ImageLookup(Registries& registries, Documents& documents, Trust& trust, Options options)
-    : registries_(registries), documents_(documents), trust_(trust), options_(options) {}
+ImageLookup::ImageLookup(Registries& registries, Documents& documents, Trust& trust, Peers* peers, Options options)
+    : registries_(registries), documents_(documents), trust_(trust), peers_(peers), options_(options) {}
 
 ImageLookup::~ImageLookup() {
   std::vector<std::thread> threads;
@@ -136,8 +137,10 @@ Result<std::shared_ptr<const FoundImage>> ImageLookup::Resolve(const net::ImageR
   found->manifest_digest = image->descriptor.digest;
   found->artifact_digest = *image->artifact_digest;
   found->map_digest = image->artifact->map_digest;
+  if (peers_ != nullptr) peers_->JoinImage(found->manifest_digest, found->map_digest, name, {});
   BANYAN_ASSIGN(const image_format::ImageMap map, documents_.Map(origins, found->map_digest));
   BANYAN_TRY(image_format::CheckArtifactAgainstMap(*image->artifact, map));
+  if (peers_ != nullptr) peers_->AddImage(found->manifest_digest, map, origins);
   found->mapped = Since(found->began_steady);
   found->chain_ids = ChainIds(map);
   return found;

@@ -26,6 +26,8 @@
 
 namespace banyan::peer_agent {
 
+class Peers;
+
 struct FoundImage {
   std::string reference;  // docker://…
   Digest manifest_digest;
@@ -48,10 +50,10 @@ class ImageLookup {
     size_t max_remembered = 4096;
   };
 
-  // All borrowed.
-  ImageLookup(Registries& registries, Documents& documents, Trust& trust, Options options);
-  ImageLookup(Registries& registries, Documents& documents, Trust& trust)
-      : ImageLookup(registries, documents, trust, Options()) {}
+  // All borrowed; `peers` may be null.
+  ImageLookup(Registries& registries, Documents& documents, Trust& trust, Peers* peers, Options options);
+  ImageLookup(Registries& registries, Documents& documents, Trust& trust, Peers* peers = nullptr)
+      : ImageLookup(registries, documents, trust, peers, Options()) {}
   // Waits for look-ups under way (a registry client's time-outs at most).
   ~ImageLookup();
 
@@ -75,6 +77,7 @@ class ImageLookup {
   Registries& registries_;
   Documents& documents_;
   Trust& trust_;
+  Peers* const peers_;
   const Options options_;
   std::mutex mutex_;
   std::condition_variable ended_;

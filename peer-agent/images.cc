@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/file_io.h"
+#include "peer-agent/peers.h"
 
 namespace banyan::peer_agent {
 
@@ -130,7 +131,12 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
       const Origins origins,
       parts_.registries.Open(reference, {request.plain_http(), request.credentials_file(), request.ca_file()}));
   BANYAN_ASSIGN(const fetch::ResolvedImage image, Resolve(origins, reference));
+  if (parts_.peers != nullptr) {
+    parts_.peers->JoinImage(image.descriptor.digest, image.artifact->map_digest, reference,
+                            {request.plain_http(), request.credentials_file(), request.ca_file()});
+  }
   BANYAN_ASSIGN(const image_format::ImageMap map, parts_.documents.Map(origins, image.artifact->map_digest));
+  if (parts_.peers != nullptr) parts_.peers->AddImage(image.descriptor.digest, map, origins);
   BANYAN_TRY(parts_.documents.Metadata(origins, map));
 
   struct Layers {
@@ -140,31 +146,41 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
       for (auto& layer : live) table.Release(std::move(layer));
     }
   } layers{parts_.layers, {}};
-  uint64_t device_bytes = 0;
   for (const image_format::Device& device : map.devices) {
     BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, false));
     layers.live.push_back(std::move(layer));
-    device_bytes += device.device_bytes();
   }
+  // Where chunks are kept in their compressed form, either form will do; progress is told in compressed bytes then.
+  const bool compressed = parts_.peers != nullptr;
   uint64_t last_present = 0;
   auto last_change = steady_clock::now();
   while (true) {
     uint64_t present = 0;
+    uint64_t wanted = 0;
     std::vector<fetch::Scheduler::PrefetchItem> missing;
     for (const auto& layer : layers.live) {
-      present += layer->stored->present_bytes();
-      for (ChunkIndex chunk = 0; chunk < layer->stored->device().chunks.size(); ++chunk) {
-        if (!layer->stored->Has(chunk)) missing.push_back({layer->lazy, chunk});
+      const store::StoredLayer& stored = *layer->stored;
+      if (compressed) {
+        const auto state = fetch::Scheduler::ProgressOf(*layer->lazy);
+        wanted += state.bytes;
+        present += state.bytes - state.missing_bytes;
+      } else {
+        wanted += stored.device().device_bytes();
+        present += stored.present_bytes();
+      }
+      for (ChunkIndex chunk = 0; chunk < stored.device().chunks.size(); ++chunk) {
+        if (stored.Has(chunk) || (compressed && stored.HasCompressed(chunk))) continue;
+        missing.push_back({layer->lazy, chunk, compressed});
       }
     }
-    if (!progress(present, device_bytes)) return Fail(Code::kCancelled, "fetching " + request.reference());
+    if (!progress(present, wanted)) return Fail(Code::kCancelled, "fetching " + request.reference());
     if (missing.empty()) return {};
     if (present != last_present) last_change = steady_clock::now();
     last_present = present;
     if (steady_clock::now() - last_change > parts_.patience) {
       return Fail(Code::kUnavailable,
                   fmt::format("{}: {} of {} bytes are here and nothing more came for {} s (the agent's log says why)",
-                              request.reference(), present, device_bytes, parts_.patience.count() / 1000));
+                              request.reference(), present, wanted, parts_.patience.count() / 1000));
     }
     parts_.scheduler.Prefetch(missing);  // those under way are skipped
     std::this_thread::sleep_for(kProgressInterval);
@@ -329,6 +345,9 @@ Result<proto::agent::DropReply> Images::Drop(const std::string& name, const std:
   if (!name.empty()) std::erase_if(known, [&](const KnownImage& image) { return !IsNamed(image, name); });
   if (!name.empty() && known.empty()) {
     return Fail(Code::kNotFound, fmt::format("{}: this node knows no such image (see `banyan ls`)", name));
+  }
+  for (const KnownImage& image : known) {
+    if (parts_.peers != nullptr && !users.contains(image.manifest_digest)) parts_.peers->Leave(image.manifest_digest);
   }
   uint64_t freed = name.empty() ? parts_.store.DropUnused(keep) : 0;
   for (const KnownImage& image : known) {

@@ -29,6 +29,8 @@
 
 namespace banyan::peer_agent {
 
+class Peers;
+
 // An image in its converted form.
 struct KnownImage {
   std::string reference;  // as somebody gave it
@@ -49,6 +51,7 @@ class Images {
     Registries& registries;
     Mounts& mounts;
     Trust& trust;
+    Peers* peers;                        // may be null
     std::chrono::milliseconds patience;  // of Prefetch(), without any progress
   };
   // Takes the pins up again; a damaged record is logged.

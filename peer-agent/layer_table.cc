@@ -8,6 +8,7 @@
 #include "fetch/ladder_source.h"
 #include "fetch/repository_source.h"
 #include "fetch/verifying_source.h"
+#include "peer-agent/peers.h"
 
 namespace banyan::peer_agent {
 
@@ -51,8 +52,16 @@ Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Devic
     layer->stored = std::move(*stored);
     layer->stored->Touch();
     layer->hold = layer->stored->HoldMounted();
-    layer->lazy = scheduler_.AddLayer(layer->stored, SourceOf(origins, timer_), {.fill = fill});
+    auto source = SourceOf(origins, timer_);
+    fetch::Scheduler::AddOptions options{.fill = fill, .lanes = {}};
+    if (peers_ != nullptr) {
+      source = peers_->SourceOf(device, std::move(source));
+      options.lanes = peers_->LanesOf(device);
+    }
+    layer->lazy = scheduler_.AddLayer(layer->stored, std::move(source), std::move(options));
     slot.layer = std::move(layer);
+  } else if (fill) {
+    scheduler_.Fill(*slot.layer->lazy);
   }
   ++slot.users;
   return slot.layer;

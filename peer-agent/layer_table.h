@@ -16,6 +16,8 @@
 
 namespace banyan::peer_agent {
 
+class Peers;
+
 // Shared by the mounts that use the layer; the last one's release takes the device file away.
 struct LiveLayer {
   std::shared_ptr<store::StoredLayer> stored;
@@ -27,12 +29,13 @@ struct LiveLayer {
 // Internally synchronised.
 class LayerTable {
  public:
-  // All borrowed; they outlive the table.
-  LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, fetch::Timer& timer, lazyfs::DeviceServer& devices)
-      : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices) {}
+  // All borrowed; they outlive the table. `peers` may be null: chunks come from the origins alone.
+  LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, fetch::Timer& timer, lazyfs::DeviceServer& devices,
+             Peers* peers)
+      : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices), peers_(peers) {}
 
   // The live layer of `device`, made if nothing uses it yet; missing chunks come from the first of `origins` that has
-  // them. A layer that is live already keeps the origins it was made with.
+  // them. A layer that is live already keeps the origins it was made with; `fill` holds for it as well.
   Result<std::shared_ptr<LiveLayer>> Acquire(const image_format::Device& device, const Origins& origins, bool fill);
 
   // Where a mount finds the layer's data: its own file, pinned, if it is complete (`prefer_local`), else a FUSE device.
@@ -61,6 +64,7 @@ class LayerTable {
   fetch::Scheduler& scheduler_;
   fetch::Timer& timer_;
   lazyfs::DeviceServer& devices_;
+  Peers* const peers_;
   std::mutex mutex_;
   std::map<Digest, Slot> slots_;  // by data blob; guarded by mutex_
 };

@@ -11,6 +11,7 @@
 #include <spdlog/spdlog.h>
 
 #include "net/repository.h"
+#include "peer-agent/peers.h"
 
 namespace banyan::peer_agent {
 
@@ -61,6 +62,8 @@ Status Mounts::RestoreOne(const MountRecord& record) {
   documents.map_digest = record.map_digest;
   BANYAN_ASSIGN(documents.map, parts_.documents.Map({}, record.map_digest));
   BANYAN_ASSIGN(documents.metadata_path, parts_.documents.Metadata({}, documents.map));
+  // Known to the trees before anything is read through it.
+  if (parts_.peers != nullptr) parts_.peers->AddImage(record.manifest_digest, documents.map, origins);
   BANYAN_ASSIGN(Active active, Make(record, documents, origins, true));
   spdlog::info("{} ({}) is {}", record.directory, record.reference,
                active.image.adopted ? "taken over" : "mounted again");

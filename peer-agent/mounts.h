@@ -27,6 +27,8 @@
 
 namespace banyan::peer_agent {
 
+class Peers;
+
 // Internally synchronised; calls may block, but on a network never.
 class Mounts {
  public:
@@ -39,6 +41,7 @@ class Mounts {
     Documents& documents;
     Registries& registries;
     lazyfs::SessionKeeper* keeper = nullptr;
+    Peers* peers = nullptr;
     std::string selinux_context;  // empty: none
   };
   Mounts(Parts parts, MountTable table) : parts_(std::move(parts)), table_(std::move(table)) {}

@@ -1,6 +1,5 @@
 #include "peer-agent/node_http.h"
 
-#include <charconv>
 #include <utility>
 
 #include <fmt/format.h>
@@ -26,33 +25,26 @@ mirror::UpstreamOptions UpstreamOf(const std::string& name, const RegistryConfig
   return upstream;
 }
 
-Status ParseAddress(const std::string& text, std::string* host, uint16_t* port) {
-  const size_t colon = text.rfind(':');
-  if (colon != std::string::npos) {
-    *host = text.substr(0, colon);
-    if (host->starts_with('[') && host->ends_with(']')) *host = host->substr(1, host->size() - 2);
-    const char* const begin = text.data() + colon + 1;
-    const char* const end = text.data() + text.size();
-    const auto parsed = std::from_chars(begin, end, *port);
-    if (!host->empty() && parsed.ec == std::errc() && parsed.ptr == end) return {};
-  }
-  return Fail(Code::kInvalidArgument, fmt::format("mirror.address: '{}' is not host:port", text));
-}
-
 void SendText(net::HttpReply& reply, int status, const char* content_type, std::string text) {
   reply.Send({.status = status, .headers = {{"Content-Type", content_type}}, .body = std::move(text)});
 }
 
 }  // namespace
 
-Result<std::unique_ptr<NodeHttp>> NodeHttp::Listen(Options options, store::NodeStore& store) {
+Result<std::unique_ptr<mirror::Mirror>> OpenMirror(const std::map<std::string, RegistryConfig>& registries,
+                                                   bool any_registry, store::NodeStore& store, mirror::Hooks hooks) {
+  mirror::MirrorOptions options;
+  for (const auto& [name, registry] : registries) options.upstreams.push_back(UpstreamOf(name, registry));
+  options.any_upstream = any_registry;
+  return mirror::Mirror::Create(std::move(options), store, std::move(hooks));
+}
+
+Result<std::unique_ptr<NodeHttp>> NodeHttp::Listen(Options options, mirror::Mirror& mirror) {
+  BANYAN_ASSIGN(const HostPort listen, ParseHostPort(options.address));
   net::HttpServerOptions server;
-  BANYAN_TRY(ParseAddress(options.address, &server.address, &server.port));
-  std::unique_ptr<NodeHttp> http(new NodeHttp(std::move(options)));
-  mirror::MirrorOptions mirror;
-  for (const auto& [name, registry] : http->options_.registries) mirror.upstreams.push_back(UpstreamOf(name, registry));
-  mirror.any_upstream = net::IsLoopbackHost(server.address);
-  BANYAN_ASSIGN(http->mirror_, mirror::Mirror::Create(std::move(mirror), store));
+  server.address = listen.host;
+  server.port = listen.port;
+  std::unique_ptr<NodeHttp> http(new NodeHttp(std::move(options), mirror));
   BANYAN_ASSIGN(http->server_, net::HttpServer::Start(server, [self = http.get()](auto request, auto reply) {
                   self->Handle(std::move(request), reply);
                 }));
@@ -74,11 +66,11 @@ void NodeHttp::Handle(net::HttpRequest request, const std::shared_ptr<net::HttpR
     AddMirrorMetrics(page);
     return SendText(*reply, 200, MetricsPage::kContentType, page.Text());
   }
-  mirror_->Handle(std::move(request), reply);
+  mirror_.Handle(std::move(request), reply);
 }
 
 void NodeHttp::AddMirrorMetrics(MetricsPage& page) const {
-  const mirror::Stats stats = mirror_->stats();
+  const mirror::Stats stats = mirror_.stats();
   for (size_t kind = 0; kind < stats.requests.size(); ++kind) {
     for (size_t result = 0; result < stats.requests[kind].size(); ++result) {
       page.Counter("banyan_mirror_requests_total", "Requests to the registry mirror.",

@@ -16,17 +16,21 @@
 
 namespace banyan::peer_agent {
 
+// The mirror in front of the configured registries. `any_registry`: of all others too, which is right where only this
+// node can ask. `store` is borrowed.
+Result<std::unique_ptr<mirror::Mirror>> OpenMirror(const std::map<std::string, RegistryConfig>& registries,
+                                                   bool any_registry, store::NodeStore& store, mirror::Hooks hooks);
+
 // Internally synchronised.
 class NodeHttp {
  public:
   struct Options {
-    std::string address;  // "host:port"
-    std::map<std::string, RegistryConfig> registries;
+    std::string address;                                 // "host:port"
     std::function<void(MetricsPage& page)> add_metrics;  // on an HTTP thread; must not block for long
   };
 
-  // Listens when it returns. `store` is borrowed.
-  static Result<std::unique_ptr<NodeHttp>> Listen(Options options, store::NodeStore& store);
+  // Listens when it returns. `mirror` is borrowed.
+  static Result<std::unique_ptr<NodeHttp>> Listen(Options options, mirror::Mirror& mirror);
   // Ends connections.
   ~NodeHttp();
 
@@ -34,13 +38,13 @@ class NodeHttp {
   const std::string& address() const { return address_; }
 
  private:
-  explicit NodeHttp(Options options) : options_(std::move(options)) {}
+  NodeHttp(Options options, mirror::Mirror& mirror) : options_(std::move(options)), mirror_(mirror) {}
   void Handle(net::HttpRequest request, const std::shared_ptr<net::HttpReply>& reply);
   void AddMirrorMetrics(MetricsPage& page) const;
 
   const Options options_;
   std::string address_;
-  std::unique_ptr<mirror::Mirror> mirror_;
+  mirror::Mirror& mirror_;
   std::unique_ptr<net::HttpServer> server_;  // last: its threads use what is above
 };
 

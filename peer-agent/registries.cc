@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "net/auth.h"
 #include "net/url.h"
 
 namespace banyan::peer_agent {
@@ -32,7 +33,7 @@ Result<std::shared_ptr<net::Repository>> Registries::OpenOne(const net::ImageRef
   return repository;
 }
 
-Result<Origins> Registries::Open(const net::ImageReference& reference, const Access& access) {
+Result<std::vector<Registries::Way>> Registries::WaysTo(const net::ImageReference& reference, const Access& access) {
   RegistryConfig config;
   {
     const std::lock_guard lock(mutex_);
@@ -42,7 +43,7 @@ Result<Origins> Registries::Open(const net::ImageReference& reference, const Acc
   options.plain_http = access.plain_http || config.plain_http;
   options.credentials_file = access.credentials_file.empty() ? config.credentials_file : access.credentials_file;
   options.ca_file = access.ca_file.empty() ? config.ca_file : access.ca_file;
-  Origins origins;
+  std::vector<Way> ways;
   for (const std::string& mirror : config.mirrors) {
     BANYAN_ASSIGN(const net::Url url, net::Url::Parse(mirror));
     net::ImageReference at_mirror = reference;
@@ -50,12 +51,44 @@ Result<Origins> Registries::Open(const net::ImageReference& reference, const Acc
     net::RepositoryOptions mirror_options = options;
     mirror_options.plain_http = !url.secure();
     mirror_options.mirrored_registry = reference.host;
-    BANYAN_ASSIGN(auto repository, OpenOne(at_mirror, mirror_options));
+    ways.emplace_back(std::move(at_mirror), std::move(mirror_options));
+  }
+  ways.emplace_back(reference, std::move(options));
+  return ways;
+}
+
+Result<Origins> Registries::Open(const net::ImageReference& reference, const Access& access) {
+  BANYAN_ASSIGN(const std::vector<Way> ways, WaysTo(reference, access));
+  Origins origins;
+  for (const auto& [at, options] : ways) {
+    BANYAN_ASSIGN(auto repository, OpenOne(at, options));
     origins.push_back(std::move(repository));
   }
-  BANYAN_ASSIGN(auto repository, OpenOne(reference, options));
-  origins.push_back(std::move(repository));
   return origins;
+}
+
+bool Registries::HasCredentials(const net::ImageReference& reference, const Access& access) {
+  const auto ways = WaysTo(reference, access);
+  if (!ways) return true;
+  for (const auto& [at, options] : *ways) {
+    const auto credentials = net::CredentialsFile(options.credentials_file).Find(at.host, at.repository);
+    if (!credentials || !credentials->empty()) return true;
+  }
+  return false;
+}
+
+Status Registries::CheckAnonymous(const net::ImageReference& reference, const Access& access) {
+  BANYAN_ASSIGN(std::vector<Way> ways, WaysTo(reference, access));
+  Status last = Fail(Code::kNotFound, "no origin");
+  for (auto& [at, options] : ways) {
+    options.anonymous = true;
+    options.attempts = 1;
+    BANYAN_ASSIGN(const auto repository, net::OpenRepository(at, options));
+    const auto head = repository->HeadManifest(reference.digest ? reference.digest->ToString() : reference.tag);
+    if (head) return {};
+    last = Fail(head.error());
+  }
+  return last;
 }
 
 void Registries::Configure(std::map<std::string, RegistryConfig> config) {

@@ -34,6 +34,10 @@ class Registries {
 
   // Touches no network. An oci: reference has one origin, its directory.
   Result<Origins> Open(const net::ImageReference& reference, const Access& access);
+  // Whether this node has credentials for the repository; also when that cannot be found out.
+  bool HasCredentials(const net::ImageReference& reference, const Access& access);
+  // Success: its manifest can be had without credentials. Blocks, one request an origin.
+  Status CheckAnonymous(const net::ImageReference& reference, const Access& access);
   // For origins that are opened from now on.
   void Configure(std::map<std::string, RegistryConfig> config);
   // Ends all requests, also later ones, with kCancelled.
@@ -42,6 +46,9 @@ class Registries {
  private:
   static constexpr size_t kKept = 16;
 
+  // How each origin is reached, in the order of Open().
+  using Way = std::pair<net::ImageReference, net::RepositoryOptions>;
+  Result<std::vector<Way>> WaysTo(const net::ImageReference& reference, const Access& access);
   Result<std::shared_ptr<net::Repository>> OpenOne(const net::ImageReference& reference,
                                                    const net::RepositoryOptions& options);
 
