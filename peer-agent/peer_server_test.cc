@@ -620,7 +620,7 @@ TEST_F(PeerServerTest, FloodOfConnectionsAndNoise) {
                                std::string(100'000, 'x'),
                                "GET /v2/a/blobs/sha256: HTTP/1.1\r\nAuthorization: Bearer \r\n\r\n",
                                "POST /v2/ HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
-                               std::string("GET /v2/ HTTP/1.1\r\nBanyan-Node: \0\x01\r\n\r\n", 40),
+                               "GET /v2/ HTTP/1.1\r\nBanyan-Node: " + std::string(2, '\0') + "\r\n\r\n",
                                "\r\n\r\n\r\n\r\n"};
   for (const std::string& bytes : noise) {
     const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
