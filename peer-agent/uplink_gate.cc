@@ -29,10 +29,10 @@ class UplinkGate::Impl : public std::enable_shared_from_this<UplinkGate::Impl> {
 
   std::shared_ptr<GatedReply> Wrap(std::shared_ptr<net::HttpReply> reply, Answer answer);
   GateStats stats() const;
-  // From now on no timer is set, and none that is set does anything.
+  // From now on no timer is set, none that is set does anything, and no answer waits for its turn.
   void Close();
 
-  // The side of the replies; none of these calls is made with a reply's lock held.
+  // The side of the replies; none of these calls is made with a reply's lock held. Add: 0 when closed.
   fetch::Uplink::Ticket Add(const std::shared_ptr<Reply>& reply, const Answer& answer);
   void Extend(fetch::Uplink::Ticket ticket, uint64_t bytes);
   void Done(fetch::Uplink::Ticket ticket, fetch::Priority priority, uint64_t bytes);
@@ -87,6 +87,8 @@ class Reply final : public std::enable_shared_from_this<Reply> {
   void Abort();
   // Whoever was to answer has gone.
   void Abandon();
+  // No grants come any more.
+  void Cut() { Finish(true); }
 
   // The gate's: `bytes` may go now.
   void Granted(fetch::Uplink::Ticket ticket, uint64_t bytes);
@@ -357,6 +359,7 @@ std::shared_ptr<GatedReply> UplinkGate::Impl::Wrap(std::shared_ptr<net::HttpRepl
 
 fetch::Uplink::Ticket UplinkGate::Impl::Add(const std::shared_ptr<Reply>& reply, const Answer& answer) {
   const std::lock_guard lock(mutex_);
+  if (closed_) return 0;
   const fetch::Uplink::Ticket ticket =
       uplink_.Add(answer.child, answer.function, answer.priority, 0, false, timer_.Now());
   replies_.emplace(ticket, reply);
@@ -461,8 +464,14 @@ GateStats UplinkGate::Impl::stats() const {
 }
 
 void UplinkGate::Impl::Close() {
-  const std::lock_guard lock(mutex_);
-  closed_ = true;
+  std::unordered_map<fetch::Uplink::Ticket, std::shared_ptr<Reply>> left;
+  {
+    const std::lock_guard lock(mutex_);
+    closed_ = true;
+    left.swap(replies_);
+    for (const auto& [ticket, reply] : left) uplink_.Remove(ticket, timer_.Now());
+  }
+  for (const auto& [ticket, reply] : left) reply->Cut();
 }
 
 UplinkGate::UplinkGate(const GateOptions& options, fetch::Timer& timer)
