@@ -106,7 +106,7 @@ class Lab:
         """`banyan tree --json` of the image's function; None in a star."""
         if self.mode == "star":
             return None
-        return json.loads(self.run("manager", "banyan", "--json", "tree", f"{self.registry}/{image}:1"))
+        return json.loads(self.run("manager", "banyan", "--json", "tree", f"docker://{self.registry}/{image}:1"))
 
     def check_blobs(self, node, image):
         """Compares what the node's store holds of the image's layers with their digests. Returns what is wrong, or nothing."""
