@@ -44,7 +44,7 @@ Member* Agents::Find(PeerId node, FunctionId function) {
 
 Member& Agents::Join(PeerId node, FunctionId function) {
   Agent& agent = agents_[node];
-  if (!agent.table) agent.table.emplace(TableOptions(scenario_, node));
+  if (!agent.table) agent.table.emplace(TableOptions(scenario_, node), scenario_.coarse);
   auto& member = agent.members.emplace_back(std::make_unique<Member>());
   member->function = function;
   member->have.assign(image_.table.size(), false);
@@ -71,8 +71,8 @@ void Agents::Leave(PeerId node, FunctionId function) {
   const auto waiting = (*found)->waiting;
   agent.table->RemoveLayer(LayerOf(function));
   agent.members.erase(found);
-  for (const auto& [request, generation] : waiting) {
-    if (requests_[request].generation == generation) Refuse(request, Failure::kRefused);
+  for (const Member::Waiting& each : waiting) {
+    if (requests_[each.request].generation == each.generation) Refuse(each.request, Failure::kRefused);
   }
 }
 
@@ -227,6 +227,7 @@ PeerId Agents::PickTarget(Request& request) {
 void Agents::Ask(uint32_t id) {
   Request& request = requests_[id];
   request.failure = Failure::kNone;
+  request.waits = false;
   request.target = PickTarget(request);
   if (request.target == kNobody) return FailAll(id);
   request.asked = events_.now();
@@ -254,8 +255,7 @@ void Agents::FailAll(uint32_t id) {
   ++counters_.failures;
   auto& table = *agents_[request.client].table;
   for (ChunkIndex chunk = request.rest.begin; chunk < request.rest.end; ++chunk) {
-    table.Failed(request.planned, {LayerOf(request.function), chunk}, Error{Code::kUnavailable, "no rung left"},
-                 Time());
+    table.Failed(request.planned, {LayerOf(request.function), chunk}, Time());
   }
 }
 
@@ -307,7 +307,7 @@ void Agents::OnChunkArrived(uint32_t id, ChunkIndex chunk, bool last) {
 
 void Agents::OnStored(PeerId node, FunctionId function, ChunkIndex chunk) {
   Member* member = agents_[node].alive ? Find(node, function) : nullptr;
-  if (member == nullptr || !agents_[node].table->Wanted({LayerOf(function), chunk})) return;
+  if (member == nullptr || !agents_[node].table->WantedAs({LayerOf(function), chunk}, fetch::Priority::kFill)) return;
   TakeChunk(node, *member, chunk);
   Pump(node);
 }

@@ -1,9 +1,9 @@
 // The nodes' agents: what a node wants, whom it asks, what it answers. The proxy is one of them, above all others.
 //
-// Each node runs the agents' own fetch::FlightTable (and with it the request planner and its lanes); who is asked is a
-// short form of fetch/tree_source.h: the lane's parent, its spares, the proxy, the registry. An agent that lacks a
-// chunk which it is asked for asks for it itself; the asker waits, and knows that it waits for a living node. agents.cc
-// asks, serving.cc answers, starts.cc is what the node does with the bytes.
+// Each node runs the agents' own fetch::FlightTable (with the request planner and its lanes; coarse runs the planner
+// alone); who is asked is a short form of fetch/tree_source.h: the lane's parent, its spares, the proxy, the registry.
+// An agent that lacks a chunk which it is asked for asks for it itself; the asker waits, and knows that it waits for a
+// living node. agents.cc asks, serving.cc answers, starts.cc is what the node does with the bytes.
 #pragma once
 
 #include <array>
@@ -11,8 +11,8 @@
 #include <optional>
 #include <vector>
 
-#include "fetch/flight_table.h"
 #include "sim/event_queue.h"
+#include "sim/fetch_table.h"
 #include "sim/image.h"
 #include "sim/links.h"
 #include "sim/manager.h"
@@ -36,7 +36,12 @@ struct Member {
   Routes routes;
   std::vector<bool> have;
   uint32_t have_count = 0;
-  std::vector<std::pair<uint32_t, uint64_t>> waiting;  // requests of children, with their generations
+  struct Waiting {
+    ChunkIndex chunk = 0;
+    uint32_t request = 0;
+    uint64_t generation = 0;
+  };
+  std::vector<Waiting> waiting;  // requests of children, for the chunk that they begin with
   ChunkIndex next_queued = 0;
   uint32_t queued = 0;  // of prefetch, not yet here
 
@@ -104,6 +109,7 @@ class Agents final : public TransferObserver, public RoutesObserver {
     uint8_t lane = 0;
     bool only_if_held = false;
     bool live = false;
+    bool waits = false;  // in the target's `waiting`
     Failure failure = Failure::kNone;
     uint8_t tried_count = 0;
     std::array<PeerId, kMostRungs> tried{};
@@ -120,7 +126,7 @@ class Agents final : public TransferObserver, public RoutesObserver {
   };
   struct Agent {
     bool alive = true;
-    std::optional<fetch::FlightTable> table;
+    std::optional<FetchTable> table;
     Nanos alarm = kNever;
     std::vector<std::unique_ptr<Member>> members;
     std::vector<uint32_t> requests;  // live

@@ -49,7 +49,7 @@ void Agents::Answer(uint32_t id, Member* member) {
   while (end < asked.end && member->have[end] && bytes < kMostAnswerBytes) bytes += BytesOf(end++);
   if (end > asked.begin) return SendRun(id, end);
   auto& table = *agents_[server].table;
-  if (request.only_if_held && !table.Wanted({LayerOf(request.function), asked.begin})) {
+  if (request.only_if_held && !table.WantedAs({LayerOf(request.function), asked.begin}, fetch::Priority::kFill)) {
     return Refuse(id, Failure::kMiss);
   }
   // Loops come of trees that change, and of rungs.
@@ -61,10 +61,11 @@ void Agents::Answer(uint32_t id, Member* member) {
     if (member->have[chunk]) continue;
     // A reader more changes nothing for what is wanted as urgently already, but for failures and time.
     const fetch::ChunkKey key{LayerOf(member->function), chunk};
-    if (scenario_.coarse && table.Wanted(key) && table.PriorityOf(key) <= priority) continue;
+    if (scenario_.coarse && table.WantedAs(key, priority)) continue;
     Want(server, member->function, chunk, priority, ReaderOf(generation));
   }
-  member->waiting.emplace_back(id, generation);
+  member->waiting.push_back({asked.begin, id, generation});
+  requests_[id].waits = true;
   Pump(server);
 }
 
@@ -100,29 +101,30 @@ bool Agents::WaitsFor(PeerId node, FunctionId function, ChunkIndex chunk, PeerId
 // Those who waited for this chunk get what is here now.
 void Agents::Wake(PeerId node, Member& member, ChunkIndex chunk) {
   for (size_t i = 0; i < member.waiting.size();) {
-    const auto [id, generation] = member.waiting[i];
-    const Request& request = requests_[id];
-    const bool stale = request.generation != generation || request.target != node;
-    if (!stale && request.rest.begin != chunk) {
+    const Member::Waiting waiting = member.waiting[i];
+    if (waiting.chunk != chunk) {
       ++i;
       continue;
     }
     member.waiting.erase(member.waiting.begin() + static_cast<std::ptrdiff_t>(i));
-    if (stale) continue;
+    Request& request = requests_[waiting.request];
+    if (request.generation != waiting.generation || request.target != node) continue;  // it has gone
+    request.waits = false;
     ChunkIndex end = chunk;
     while (end < request.rest.end && member.have[end]) ++end;
-    SendRun(id, end);
+    SendRun(waiting.request, end);
   }
 }
 
 // The asker has gone: it no longer waits anywhere.
 void Agents::LeaveQueue(uint32_t id) {
   const Request& request = requests_[id];
-  if (request.target >= proxy() || request.target == kNobody || !agents_[request.target].alive) return;
+  if (!request.waits || request.target >= proxy() || !agents_[request.target].alive) return;
   Member* member = Find(request.target, request.function);
   if (member == nullptr) return;
-  const size_t left = std::erase(member->waiting, std::pair(id, request.generation));
-  if (left == 0) return;
+  std::erase_if(member->waiting, [id, &request](const Member::Waiting& waiting) {
+    return waiting.request == id && waiting.generation == request.generation;
+  });
   for (ChunkIndex chunk = request.rest.begin; chunk < request.rest.end; ++chunk) {
     agents_[request.target].table->Leave({LayerOf(request.function), chunk}, ReaderOf(request.generation));
   }
