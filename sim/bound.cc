@@ -14,13 +14,14 @@ struct Wanted {
   double by_node = 0;  // bytes, of the node that wants most
   double by_all = 0;
   double distinct = 0;
+  double reads = 0;
 };
 
 Wanted WantedBytes(const Scenario& scenario, double starts) {
   const double functions = std::min<double>(scenario.functions, starts);
   const double each = std::ceil(starts / scenario.nodes);
   const auto whole = static_cast<double>(scenario.image_bytes + scenario.metadata_bytes);
-  if (scenario.workload == Workload::kPreheat) return {each * whole, starts * whole, functions * whole};
+  if (scenario.workload == Workload::kPreheat) return {each * whole, starts * whole, functions * whole, 0};
   const Image image = MakeImage(scenario);
   double start = 0;
   for (ChunkIndex chunk : image.start) start += image.table[chunk].compressed_bytes;
@@ -28,7 +29,8 @@ Wanted WantedBytes(const Scenario& scenario, double starts) {
   const auto metadata = static_cast<double>(scenario.metadata_bytes);
   // With a profile the shared chunks are prefetched, whoever reads them.
   const double shared = metadata + (scenario.profile ? start : start - own);
-  return {each * (shared + own), starts * (shared + own), functions * shared + starts * own};
+  return {each * (shared + own), starts * (shared + own), functions * shared + starts * own,
+          static_cast<double>(image.start.size())};
 }
 
 }  // namespace
@@ -51,7 +53,7 @@ double LowerBoundSeconds(const Scenario& scenario) {
       std::max({wanted.by_node / scenario.down, wanted.distinct / scenario.proxy_up, wanted.by_all / uplinks});
   if (!scenario.proxy_warm) bound = std::max(bound, wanted.distinct / scenario.registry_up);
   if (scenario.workload == Workload::kStart) {
-    bound = std::max(bound, static_cast<double>(scenario.think) / 1e9 * scenario.reads);
+    bound = std::max(bound, static_cast<double>(scenario.think) / 1e9 * wanted.reads);
   }
   return bound;
 }

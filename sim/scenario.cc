@@ -217,6 +217,11 @@ Status SetSlice(std::string_view text, Scenario& scenario) {
   return scenario.slice_bytes >= 1024 ? Status() : Fail(Code::kInvalidArgument, "a slice has 1 KiB at least");
 }
 
+Status SetWindow(std::string_view text, Scenario& scenario) {
+  BANYAN_ASSIGN(scenario.window_bytes, ParseBytes(text));
+  return scenario.window_bytes >= 1024 ? Status() : Fail(Code::kInvalidArgument, "a window has 1 KiB at least");
+}
+
 Status SetGoodput(std::string_view text, Scenario& scenario) {
   BANYAN_ASSIGN(scenario.goodput, ParseNumber(text, 0.01, 1));
   return {};
@@ -256,7 +261,7 @@ const std::map<std::string_view, Setter>& Keys() {
       {"relay_delay", Set(&S::relay_delay, ParseTime)},
       {"unfairness", Set(&S::unfairness, sigma)},
       {"slice", SetSlice},
-      {"window", Set(&S::window_bytes, ParseBytes)},
+      {"window", SetWindow},
       {"coarse", Set(&S::coarse, ParseBool)},
       {"knows_links", Set(&S::knows_links, ParseBool)},
       {"stripes", Count(&S::stripes, 1, 2)},

@@ -71,6 +71,7 @@ TEST(ScenarioTest, ErrorsNameTheLine) {
   EXPECT_THAT(ErrorOf("nodes = nan"), HasSubstr("not a number"));
   EXPECT_THAT(ErrorOf("link = 100"), HasSubstr("not a rate"));
   EXPECT_THAT(ErrorOf("link = 0mbit"), HasSubstr("no rate of a link"));
+  EXPECT_THAT(ErrorOf("window = 0"), HasSubstr("window: a window has"));
   EXPECT_THAT(ErrorOf("image = 0MB"), HasSubstr("an image has bytes"));
   EXPECT_THAT(ErrorOf("image = 20000GB"), HasSubstr("too much"));
   EXPECT_THAT(ErrorOf("image = 9GB\nchunk = 4KiB"), HasSubstr("a million chunks"));
