@@ -29,6 +29,7 @@ struct ChunkRequest {
   std::shared_ptr<const image_format::Device> device;
   ChunkRange chunks;  // not empty; adjacent chunks travel as one range
   Priority priority = Priority::kDemand;
+  uint8_t home = 0;  // the lane that the chunks belong to
   uint8_t lane = 0;  // which of the source's ways to take, where it has several (a stripe's parent)
   Clock::time_point deadline = Clock::time_point::max();
   OnWayFailed on_way_failed;  // may be null

@@ -39,7 +39,7 @@ class RepositorySourceTest : public ::testing::Test {
   std::vector<Result<ChunkBytes>> Ask(ChunkRange chunks, Clock::duration patience = 20s) {
     std::vector<Result<ChunkBytes>> answers;
     std::promise<void> all;
-    source_->Fetch({layer_.device, chunks, Priority::kDemand, Clock::now() + patience},
+    source_->Fetch({.device = layer_.device, .chunks = chunks, .deadline = Clock::now() + patience},
                    [&](ChunkIndex chunk, Result<ChunkBytes> answer) {
                      EXPECT_EQ(chunk, chunks.begin + answers.size());
                      answers.push_back(std::move(answer));

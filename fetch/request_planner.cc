@@ -146,7 +146,7 @@ PlannedRequest RequestPlanner::Take(const Choice& choice, Priority priority) {
   const InFlight request{choice.layer, choice.lane, priority, bytes, chunks.size(), false};
   Account(request, true);
   in_flight_.emplace(id, request);
-  return {id, choice.layer, choice.lane, chunks, priority, bytes};
+  return {id, choice.layer, choice.lane, choice.from, chunks, priority, bytes};
 }
 
 std::optional<PlannedRequest> RequestPlanner::Next() {

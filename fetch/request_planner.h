@@ -39,8 +39,8 @@ struct ClassLimits {
 };
 
 // For layers that are fetched from peers: windows a lane, so twice the bandwidth-delay product of a 10 Gbit/s link with
-// 1.6 ms, or a 1 Gbit/s link with 16 ms.
-inline constexpr ClassLimits kTreeLimits{4 * kMiB, 1 * kMiB, 8};
+// 0.8 ms, or a 1 Gbit/s link with 8 ms.
+inline constexpr ClassLimits kTreeLimits{2 * kMiB, 512 * kKiB, 8};
 
 // How a layer's chunks are spread over the ways to fetch them.
 struct LanePlan {
@@ -53,6 +53,7 @@ struct PlannedRequest {
   RequestId id = 0;
   LayerId layer = 0;
   uint8_t lane = 0;
+  uint8_t home = 0;  // the lane that the chunks belong to; another than `lane` when its tail was taken
   ChunkRange chunks;
   Priority priority = Priority::kDemand;
   uint64_t bytes = 0;

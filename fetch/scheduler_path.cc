@@ -83,6 +83,7 @@ void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const 
   wire.chunks = chunks;
   wire.priority = request.priority;
   wire.lane = request.lane;
+  wire.home = request.home;
   wire.on_way_failed = [weak = weak_from_this(), weak_layer = std::weak_ptr(layer)](std::string_view way, bool bad) {
     const auto core = weak.lock();
     const auto failed = weak_layer.lock();

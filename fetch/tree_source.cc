@@ -23,6 +23,13 @@ constexpr int kPatienceTimes = 50;
 constexpr Clock::duration kPatienceLeast = 5s;
 constexpr Clock::duration kPatienceMost = 30s;
 
+// The proxy sends a stripe once: a lane that it feeds takes nothing of a stripe that peers carry.
+const Routes::Stripe& StripeOf(const Routes& routes, const ChunkRequest& request) {
+  const Routes::Stripe& lane = routes.stripes[request.lane % routes.stripes.size()];
+  const Routes::Stripe& home = routes.stripes[request.home % routes.stripes.size()];
+  return !lane.parent && home.parent ? home : lane;
+}
+
 }  // namespace
 
 // What the source and its callbacks share. Origins and legs are let go by the source's owner, never by a callback.
@@ -110,7 +117,7 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
   std::optional<Rung> NextRung() {
     const auto routes = state_->routes();
     if (!routes || routes->stripes.empty()) return std::nullopt;
-    const Routes::Stripe& stripe = routes->stripes[request_.lane % routes->stripes.size()];
+    const Routes::Stripe& stripe = StripeOf(*routes, request_);
     PeerHealth& health = state_->client.health();
     const auto now = state_->client.timer().Now();
     if (!stripe.parent && !health.OriginsDown(now)) return std::nullopt;
@@ -343,7 +350,7 @@ void TreeSource::Fetch(ChunkRequest request, OnChunk on_chunk) {
   const auto routes = state_->routes();
   bool some_rare = routes && routes->profile && request.priority == Priority::kDemand && !routes->stripes.empty();
   if (some_rare) {
-    const auto& parent = routes->stripes[request.lane % routes->stripes.size()].parent;
+    const auto& parent = StripeOf(*routes, request).parent;
     some_rare = parent && !state_->client.health().OriginsCongested(parent->node, state_->client.timer().Now());
   }
   const auto is_rare = [&](ChunkIndex chunk) {

@@ -25,6 +25,7 @@ using std::chrono::duration_cast;
 using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
+constexpr std::chrono::seconds kTreeStalledAfter{8};
 constexpr uint32_t kDefaultStarts = 20;
 // A predecessor that was killed may still be on its way out, with its locks.
 constexpr std::chrono::seconds kPatienceWithPredecessor{3};
@@ -117,6 +118,8 @@ Status Agent::OpenNode() {
     scheduler.keep_compressed = true;
     scheduler.prefetch_limits = fetch::kTreeLimits;
     scheduler.fill_limits = fetch::kTreeLimits;
+    // Nothing is wrong with a chunk that has to come down a few levels of a slow tree first.
+    scheduler.stalled_after = kTreeStalledAfter;
   }
   scheduler_ = std::make_unique<fetch::Scheduler>(scheduler);
   if (config.keeper_socket == kSystemdKeeper) {

@@ -143,6 +143,19 @@ bool Functions::WaitForRoutes(const std::string& function, std::chrono::millisec
   return found != entries_.end() && found->second.routes != nullptr;
 }
 
+void Functions::WaitUntilSettled(const std::string& function, std::chrono::milliseconds quiet,
+                                 std::chrono::milliseconds most) {
+  const auto end = Clock::now() + most;
+  std::unique_lock lock(mutex_);
+  while (true) {
+    const auto found = entries_.find(function);
+    if (!On() || found == entries_.end()) return;
+    const auto settled = std::min(found->second.assigned + quiet, end);
+    if (settled <= Clock::now()) return;
+    changed_.wait_until(lock, settled);
+  }
+}
+
 void Functions::AddImage(const std::string& function, const image_format::ImageMap& map, const Origins& origins) {
   blobs_.Add(map.metadata_blob_digest, function);
   std::vector<const image_format::Device*> missing;
@@ -283,6 +296,7 @@ void Functions::Apply(const proto::tree::Assignments& assignments) {
       ++assignments_;
       dirty_ = true;
       entry.assignment = assignment;
+      entry.assigned = Clock::now();
       BuildRoutes(found->first, entry);
       if (!assignment.stripes().empty()) continue;
       entry.wanted = false;

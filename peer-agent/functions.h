@@ -54,6 +54,9 @@ class Functions final : public PeerCatalog {
   void Join(const std::string& function, const std::string& reference);
   // Blocks until there are routes; false after `timeout`.
   bool WaitForRoutes(const std::string& function, std::chrono::milliseconds timeout);
+  // Blocks until the assignment has not changed for `quiet`, or `most` is over: in a burst of joins the first ones do
+  // not last.
+  void WaitUntilSettled(const std::string& function, std::chrono::milliseconds quiet, std::chrono::milliseconds most);
   // The image's parts, once its map is here. Does nothing when the function is not joined.
   void AddImage(const std::string& function, const image_format::ImageMap& map, const Origins& origins);
   // A start of it begins: first touches are reported for a while, and the profile is prefetched.
@@ -118,6 +121,7 @@ class Functions final : public PeerCatalog {
     std::shared_ptr<const fetch::Routes> routes;
     Clock::time_point used;
     Clock::time_point join_sent;
+    Clock::time_point assigned;
     Clock::time_point started;  // epoch: never
     uint32_t permille_sent = UINT32_MAX;
     bool ready_sent = false;

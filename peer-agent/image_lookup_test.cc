@@ -72,7 +72,7 @@ TEST_F(ImageLookupTest, AHundredAsksAreOneLookUp) {
 
 TEST_F(ImageLookupTest, AbsenceIsRememberedForAWhileOnly) {
   const TestImage image = AddTestImage(*registry_, "1", 1, 300'000, false);
-  ImageLookup lookup(registries_, *documents_, trust_, {.remember_absence = 100ms});
+  ImageLookup lookup(registries_, *documents_, trust_, nullptr, {.remember_absence = 100ms});
   EXPECT_EQ(lookup.Find(Reference("1"), image.manifest_digest, 10s), nullptr);
   EXPECT_EQ(lookup.Find(Reference("1"), image.manifest_digest, 10s), nullptr);
   EXPECT_EQ(Requests("/referrers/"), 1U);
@@ -107,7 +107,7 @@ TEST_F(ImageLookupTest, WithTrustedKeysOnlyTheirArtifactsCount) {
   const std::string path = dir_.path() + "/key.pem";
   ASSERT_TRUE(WriteFileDurably(path, key.public_key().ToPem()));
   ASSERT_TRUE(trust_.Configure({path}, ""));
-  ImageLookup lookup(registries_, *documents_, trust_, {.remember_absence = 0ms});
+  ImageLookup lookup(registries_, *documents_, trust_, nullptr, {.remember_absence = 0ms});
   EXPECT_EQ(lookup.Find(Reference("1"), unsigned_image.manifest_digest, 10s), nullptr);
   EXPECT_EQ(trust_.refused(), 1U);
   EXPECT_NE(lookup.Find(Reference("2"), signed_image.manifest_digest, 10s), nullptr);

@@ -138,6 +138,7 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
   BANYAN_ASSIGN(const image_format::ImageMap map, parts_.documents.Map(origins, image.artifact->map_digest));
   if (parts_.peers != nullptr) parts_.peers->AddImage(image.descriptor.digest, map, origins);
   BANYAN_TRY(parts_.documents.Metadata(origins, map));
+  if (parts_.peers != nullptr) parts_.peers->WaitUntilSettled(image.descriptor.digest);
 
   struct Layers {
     LayerTable& table;

@@ -24,6 +24,9 @@ constexpr uint64_t kMaxTokenBytes = 4096;
 constexpr uint32_t kProtocol = 1;
 // What a start waits for the trees at most: an answer of the manager takes its batch of 20 ms and two ways.
 constexpr milliseconds kAssignmentPatience{400};
+// In a burst, what is asked of the proxy before the trees stand is sent twice by it.
+constexpr milliseconds kQuiet{100};
+constexpr milliseconds kSettlePatience{400};
 constexpr milliseconds kBlobPatience{30'000};
 constexpr std::array<const char*, 4> kFaultNames = {"unreachable", "bad_bytes", "slow", "lied"};
 
@@ -175,6 +178,10 @@ void Peers::JoinImage(const Digest& manifest, const Digest& map_digest, const ne
   blob_functions_.Add(map_digest, function);
   functions_->Join(function, reference.ToString());
   if (tree_->connected()) functions_->WaitForRoutes(function, kAssignmentPatience);
+}
+
+void Peers::WaitUntilSettled(const Digest& manifest) {
+  if (tree_->connected()) functions_->WaitUntilSettled(manifest.ToString(), kQuiet, kSettlePatience);
 }
 
 void Peers::AddImage(const Digest& manifest, const image_format::ImageMap& map, const Origins& origins) {

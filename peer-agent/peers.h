@@ -68,6 +68,8 @@ class Peers final : public fetch::PeerReports {
   // Blocks; the repository may be asked whether everyone may read it.
   void JoinImage(const Digest& manifest, const Digest& map_digest, const net::ImageReference& reference,
                  const Registries::Access& access);
+  // Before much is fetched at once: waits, not for long, until the trees do not change any more. Blocks.
+  void WaitUntilSettled(const Digest& manifest);
   // Its map is here.
   void AddImage(const Digest& manifest, const image_format::ImageMap& map, const Origins& origins);
   void Started(const Digest& manifest);
