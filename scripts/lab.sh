@@ -232,6 +232,7 @@ save_env() {
   for name in LAB LAB_NODES LAB_RATE LAB_PROXY_RATE LAB_STRIPES LAB_KEEPER LAB_REGISTRY LAB_PROXY LAB_MANAGER BANYAN_BIN; do
     printf '%s=%q\n' "$name" "${!name}"
   done >"$LAB/env.new"
+  echo "LAB_NAMESPACES=$(namespace_file '')" >>"$LAB/env.new"  # with a node's name behind it: a file for nsenter --net
   mv "$LAB/env.new" "$LAB/env"
 }
 load_env() {

@@ -56,7 +56,7 @@ def churn(lab, nodes, image, stop):
         stop.wait(1)
         lab.sh("wipe", node)
         lab.sh("start", node)
-        lab.start(node, "banyan", "-q", "prefetch", f"{lab.registry}/{image}:1")
+        lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1")
         stop.wait(1)
 
 
@@ -85,7 +85,7 @@ def run_case(arguments, case, digest):
         size = lab.data_blobs(image)[0]["size"]
         ideal = size * 8 / bits_per_second(arguments.rate)
         mounts = {node: f"{lab.directory}/mnt/{node}" for node in lab.nodes}
-        finish_all({node: lab.start(node, "banyan", "-q", "mount", f"docker://{lab.registry}/{image}:1", path)
+        finish_all({node: lab.start(node, "-q", "mount", f"docker://{lab.registry}/{image}:1", path)
                     for node, path in mounts.items()})
         time.sleep(1)
         lab.mark()

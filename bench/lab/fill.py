@@ -22,7 +22,7 @@ def fill(lab, image):
     """Every node prefetches the image; returns one line of figures."""
     before = lab.stats()
     start = time.monotonic()
-    prefetches = {node: lab.start(node, "banyan", "-q", "prefetch", f"{lab.registry}/{image}:1") for node in lab.nodes}
+    prefetches = {node: lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1") for node in lab.nodes}
     depths = {}
     while lab.mode != "star" and not depths:
         time.sleep(1)  # the tree as it is when everybody has joined

@@ -51,7 +51,7 @@ def main():
     quiet, busy, filled = "random-255", "random-254", f"random-{arguments.fill_mib}"
     with Lab(NODES, f"tree{arguments.stripes}", arguments.rate, [quiet, busy, filled]) as lab:
         def mount(image, *options):
-            finish_all({node: lab.start(node, "banyan", "-q", "mount", *options, f"docker://{lab.registry}/{image}:1",
+            finish_all({node: lab.start(node, "-q", "mount", *options, f"docker://{lab.registry}/{image}:1",
                                         f"{lab.directory}/mnt/{node}/{image}") for node in lab.nodes})
         mount(quiet)
         mount(busy)

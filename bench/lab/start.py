@@ -34,7 +34,7 @@ def burst(lab, image, command):
 
     threads = []
     for node in lab.nodes:
-        process = lab.start(node, "banyan", "-q", "run", f"docker://{lab.registry}/{image}:1", "--", *command, stdout=-1, stderr=-1)
+        process = lab.start(node, "-q", "run", f"docker://{lab.registry}/{image}:1", "--", *command, stdout=-1, stderr=-1)
         threads.append(threading.Thread(target=follow, args=(node, process)))
         threads[-1].start()
     for thread in threads:
