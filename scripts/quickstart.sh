@@ -4,7 +4,8 @@
 # Installs and builds; makes an image out of Debian packages (python3 with numpy) and pushes it to a docker-registry on
 # loopback; converts it there; then lets containerd and runc start the same command on it, each time with cold caches: pulled
 # and unpacked by containerd's own overlayfs snapshotter, and through Banyan's snapshotter, the first time and once more. Prints the
-# time from the pull to the command's output and the bytes that the registry sent, by its own access log. containerd runs
+# time from the pull to the command's output and the bytes that the registry sent, by its own access log. At last three nodes in a
+# lab of network namespaces (docs/lab.md) start it at once and feed each other. containerd runs
 # privately, below a temporary directory. Nothing is left behind but packages, build/ and the image's cache.
 # Needs root. QUICKSTART_SKIP_BUILD=1 uses the programs in $BANYAN_BIN as they are.
 set -euo pipefail
@@ -13,10 +14,11 @@ started=$SECONDS
 
 if [[ -z ${QUICKSTART_SKIP_BUILD:-} ]]; then
   "$scripts/install-deps.sh"
-  "$scripts/build.sh" release banyan banyan-peer-agent banyan-keeper cri_client
+  "$scripts/build.sh" release banyan banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager cri_client
 fi
 source "$scripts/../tests/lib/e2e.sh"
 source "$scripts/../tests/lib/containerd.sh"
+source "$scripts/../tests/lib/lab.sh"
 
 log "the image: python3 with numpy, out of Debian packages"
 layout=$("$SOURCE_DIR/tests/images/make_image.sh" python)
@@ -79,6 +81,29 @@ row "banyan: run once more"
 
 printf '\nWhat the cold start waited for (banyan starts):\n'
 banyan starts --limit 1
+stop_containerd
+stop_agents
+
+log "three nodes on links of 200 Mbit/s each, with a proxy that holds the image (scripts/lab.sh)"
+lab up 3 --rate 200mbit --image python
+lab_reference=docker://10.77.0.2:5000/python:1
+lab_start() {
+  local begin=$EPOCHREALTIME output
+  output=$(lab exec "$1" banyan --quiet run "$lab_reference" -- "${command[@]}") || fail "$1 does not start"
+  printf '%s: %s after %.2f s\n' "$1" "$output" "$(awk -v ms="$(milliseconds_since "$begin")" 'BEGIN { print ms / 1000 }')"
+}
+starts=()
+for node in n1 n2 n3; do
+  lab_start "$node" >"$WORK/$node.out" &
+  starts+=($!)
+done
+for pid in "${starts[@]}"; do wait "$pid" || fail "a node does not start"; done
+
 printf '\n%-42s %11s %12s %11s\n' "import numpy" "output after" "fetched" "faster"
 printf '%s\n' "${rows[@]}"
+printf '\nThree nodes start the same container at once (banyan tree):\n'
+cat "$WORK"/n[123].out
+lab exec manager banyan tree "$lab_reference"
+printf '\nWhat each link carried:\n'
+lab stats
 printf '\nIn %d s altogether.\n' $((SECONDS - started))
