@@ -129,6 +129,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     if (Late(true)) return EndNow(PeerResult::kTimeout, "waited too long for others");
     const std::string chain = via == nullptr || via->empty() ? ask_.peer.node : ask_.peer.node + ", " + *via;
     options_.waits->Set(ask_.device->blob_digest, {next_, ask_.chunks.end}, chain);
+    if (handlers_.on_waiting) handlers_.on_waiting();
   }
 
   Status OnHead(int status, const net::HeaderList& headers) {

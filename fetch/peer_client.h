@@ -48,6 +48,7 @@ enum class PeerResult : uint8_t { kGood, kMiss, kLoop, kTimeout, kRefused, kUnre
 
 // Called on the HTTP client's thread; must not block.
 struct PeerHandlers {
+  std::function<void()> on_waiting;                      // it says that it waits itself (102); may be null
   std::function<void()> on_head;                         // its first answer with bytes begins
   std::function<void(ChunkIndex, ChunkBytes)> on_chunk;  // in order, checked
   // Once, last. `error`: what happened, to which chunk, at which peer; without one when kGood.

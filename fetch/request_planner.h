@@ -39,8 +39,8 @@ struct ClassLimits {
 };
 
 // For layers that are fetched from peers: windows a lane, so twice the bandwidth-delay product of a 10 Gbit/s link with
-// 0.8 ms, or a 1 Gbit/s link with 8 ms.
-inline constexpr ClassLimits kTreeLimits{2 * kMiB, 512 * kKiB, 8};
+// 0.4 ms, or a 1 Gbit/s link with 4 ms. More is fetched twice when trees change.
+inline constexpr ClassLimits kTreeLimits{1 * kMiB, 512 * kKiB, 8};
 
 // How a layer's chunks are spread over the ways to fetch them.
 struct LanePlan {

@@ -158,7 +158,9 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
     const auto self = shared_from_this();
     auto started = client.Start(
         std::move(ask),
-        {.on_head = [self, id] { self->OnHead(id); },
+        // A peer that waits for its own lives: asking another as well would bring the chunk no sooner, but twice.
+        {.on_waiting = [self, id] { self->OnHead(id); },
+         .on_head = [self, id] { self->OnHead(id); },
          .on_chunk = [self, id](ChunkIndex chunk, ChunkBytes bytes) { self->OnPeerChunk(id, chunk, std::move(bytes)); },
          .on_done = [self, id, name = rung.name](
                         PeerResult result, Error error) { self->OnPeerDone(id, name, result, std::move(error)); }});

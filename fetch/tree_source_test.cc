@@ -484,7 +484,7 @@ TEST_F(TreeSourceTest, RareDemandAsksParentAndOneSpareForWhatTheyHold) {
 
 TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
   parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
-    for (int i = 0; i < 12 && peer.Pause(100ms); ++i) reply->SendInterim(102, {});
+    peer.Pause(900ms);
     peer.Give(seen.range, reply);
   });
   Route(parent_.address(), {spare_.address()});
@@ -495,6 +495,16 @@ TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
   EXPECT_THAT(Fetched({1, 2}, Priority::kDemand), ElementsAre("parent"));
   EXPECT_EQ(spare_.seen().size(), 1U);
   EXPECT_THAT(reports_.all(), IsEmpty());
+}
+
+TEST_F(TreeSourceTest, APeerThatSaysItWaitsIsNotHedged) {
+  parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
+    for (int i = 0; i < 9 && peer.Pause(100ms); ++i) reply->SendInterim(102, {});
+    peer.Give(seen.range, reply);
+  });
+  Route(parent_.address(), {spare_.address()});
+  EXPECT_THAT(Fetched({0, 1}, Priority::kDemand), ElementsAre("parent"));
+  EXPECT_THAT(spare_.seen(), IsEmpty());
 }
 
 TEST_F(TreeSourceTest, AHedgeThatFailsIsNoHarm) {

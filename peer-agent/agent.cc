@@ -26,6 +26,8 @@ using std::chrono::microseconds;
 using std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kTreeStalledAfter{8};
+// Of a layer, and of each stripe: what is asked of a parent cannot be asked elsewhere soon.
+constexpr fetch::ClassLimits kTreeDemandLimits{8 * kMiB, 1 * kMiB, 32};
 constexpr uint32_t kDefaultStarts = 20;
 // A predecessor that was killed may still be on its way out, with its locks.
 constexpr std::chrono::seconds kPatienceWithPredecessor{3};
@@ -116,6 +118,7 @@ Status Agent::OpenNode() {
       .executor = *executor_, .timer = timer_.get(), .read_timeout = config.read_timeout};
   if (peers_) {
     scheduler.keep_compressed = true;
+    scheduler.demand_limits = kTreeDemandLimits;
     scheduler.prefetch_limits = fetch::kTreeLimits;
     scheduler.fill_limits = fetch::kTreeLimits;
     // Nothing is wrong with a chunk that has to come down a few levels of a slow tree first.

@@ -28,6 +28,7 @@ constexpr size_t kLeastDoubt = 3;        // nodes
 constexpr size_t kDoubtShare = 5;        // one in so many
 constexpr seconds kHelloTimeout{10};     // of a session
 constexpr seconds kVisitInterval{1};     // of a function
+constexpr seconds kCalm{5};              // without a join or a chunk that came
 constexpr seconds kUnreachableProof{3};  // a peer whose beats still come so long after was alive when it was reported
 constexpr milliseconds kLate{400};       // a tick, beyond its usual time
 constexpr size_t kDemotingReporters = 3;
@@ -251,7 +252,8 @@ void Membership::VisitFunctions(Time now) {
   for (const auto& slot : functions_) {
     if (!slot || now < slot->next_visit) continue;
     slot->next_visit = now + kVisitInterval;
-    if (slot->members.size() > 1) Apply(*slot, slot->tree.Improve());
+    // Not while a stream runs: a swap would make new parents fetch what their children have.
+    if (slot->members.size() > 1 && now - slot->last_use >= kCalm) Apply(*slot, slot->tree.Improve());
     if (now >= slot->next_reclaim) ReclaimIdle(*slot, now);
   }
 }
