@@ -10,8 +10,9 @@
 // only for what they hold (or are about to), and then the origins. When the origins are congested it takes the tree
 // after all: when their recent latency is over 200 ms and over four times the parent's.
 //
-// Demand is hedged: when a peer has given no sign of life (bytes, or a 102) after the 95th percentile of its recent times, at least 50 ms,
-// the next rung is asked as well, and the first good answer counts; for at most 5 % of all asks. DESIGN.md §5.
+// Demand is hedged: when a peer has given no sign of life (bytes, or a 102) after the 95th percentile of its recent
+// times, at least 50 ms, the next rung is asked as well, and the first good answer counts; for at most 5 % of all asks.
+// DESIGN.md §5.
 //
 // Invariant: no byte that a peer gave is handed on unchecked.
 #pragma once
