@@ -1,0 +1,176 @@
+#include "peer-agent/functions.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "common/file_io.h"
+
+namespace banyan::peer_agent {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using namespace std::chrono_literals;
+
+constexpr char kFunction[] = "sha256:00000000000000000000000000000000000000000000000000000000000000aa";
+constexpr char kReference[] = "docker://registry.example/app:1";
+
+proto::tree::Assignments Assigned(uint64_t epoch, uint64_t version, const std::string& parent) {
+  proto::tree::Assignments assignments;
+  proto::tree::Assignment& one = *assignments.add_assignments();
+  one.set_function(kFunction);
+  one.set_epoch(epoch);
+  one.set_version(version);
+  proto::tree::StripeParents& stripe = *one.add_stripes();
+  if (!parent.empty()) {
+    stripe.mutable_parent()->set_node(parent);
+    stripe.mutable_parent()->set_address("10.0.0.1");
+    stripe.mutable_parent()->set_port(4640);
+  }
+  proto::tree::Peer& self = *stripe.add_spares();
+  self.set_node("me");
+  proto::tree::Peer& spare = *stripe.add_spares();
+  spare.set_node("spare");
+  return assignments;
+}
+
+class FunctionsTest : public ::testing::Test {
+ protected:
+  FunctionsTest() { Restart(); }
+  void Restart() {
+    functions_ =
+        std::make_unique<Functions>("me", dir_->path() + "/trees.pb", blobs_, [this](proto::tree::NodeMessage message) {
+          if (message.has_join()) sent_.push_back("join");
+          if (message.has_leave()) sent_.push_back("leave");
+        });
+    functions_->Load();
+  }
+  std::string Parent() {
+    const auto routes = functions_->RoutesOf(kFunction);
+    if (!routes) return "no routes";
+    return routes->stripes.at(0).parent ? routes->stripes.at(0).parent->node : "proxy";
+  }
+
+  Result<TempDir> dir_ = TempDir::Make("banyan-functions");
+  BlobFunctions blobs_;
+  std::vector<std::string> sent_;
+  std::unique_ptr<Functions> functions_;
+};
+
+TEST_F(FunctionsTest, JoinsOnceAndFollowsTheManager) {
+  EXPECT_EQ(Parent(), "no routes");
+  functions_->Join(kFunction, kReference);
+  functions_->Join(kFunction, kReference);
+  EXPECT_THAT(sent_, ElementsAre("join"));
+  EXPECT_TRUE(functions_->IsJoined(kFunction));
+  EXPECT_FALSE(functions_->WaitForRoutes(kFunction, 1ms));
+  functions_->Apply(Assigned(7, 1, "a"));
+  EXPECT_TRUE(functions_->WaitForRoutes(kFunction, 1ms));
+  EXPECT_EQ(Parent(), "a");
+  const auto routes = functions_->RoutesOf(kFunction);
+  ASSERT_EQ(routes->stripes.at(0).spares.size(), 1U) << "a node is no spare of its own";
+  EXPECT_EQ(routes->stripes.at(0).spares[0].node, "spare");
+}
+
+TEST_F(FunctionsTest, ObeysOnlyWhatIsNewer) {
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 5, "a"));
+  functions_->Apply(Assigned(7, 4, "b"));
+  functions_->Apply(Assigned(6, 9, "c"));
+  EXPECT_EQ(Parent(), "a");
+  functions_->Apply(Assigned(8, 1, ""));
+  EXPECT_EQ(Parent(), "proxy");
+}
+
+TEST_F(FunctionsTest, AMembershipThatTheManagerEndedIsForgotten) {
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 1, "a"));
+  proto::tree::Assignments ended;
+  ended.add_assignments()->set_function(kFunction);
+  ended.mutable_assignments(0)->set_epoch(7);
+  ended.mutable_assignments(0)->set_version(2);
+  functions_->Apply(ended);
+  EXPECT_FALSE(functions_->IsJoined(kFunction));
+  EXPECT_EQ(Parent(), "no routes");
+  functions_->Join(kFunction, kReference);
+  EXPECT_THAT(sent_, ElementsAre("join", "join"));
+}
+
+TEST_F(FunctionsTest, ParentsSurviveARestart) {
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 1, "a"));
+  functions_->Tick();
+  Restart();
+  EXPECT_EQ(Parent(), "a");
+  EXPECT_EQ(functions_->ReferenceOf(kFunction), kReference);
+  const auto joins = functions_->Joins();
+  ASSERT_EQ(joins.size(), 1U);
+  EXPECT_EQ(joins[0].known().version(), 1U);
+  functions_->Apply(Assigned(7, 1, "b"));
+  EXPECT_EQ(Parent(), "a");
+}
+
+TEST_F(FunctionsTest, ADamagedStateFileIsNone) {
+  ASSERT_TRUE(WriteFileDurably(dir_->path() + "/trees.pb", "\xff\xff\xff"));
+  Restart();
+  EXPECT_THAT(functions_->Joins(), IsEmpty());
+}
+
+TEST_F(FunctionsTest, SwitchedOffThereAreNoPeers) {
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 1, "a"));
+  functions_->SetFleetSwitch(false);
+  EXPECT_EQ(Parent(), "no routes");
+  EXPECT_FALSE(functions_->IsJoined(kFunction));
+  functions_->SetFleetSwitch(true);
+  functions_->SetNodeSwitch(false);
+  EXPECT_EQ(Parent(), "no routes");
+  functions_->SetNodeSwitch(true);
+  EXPECT_EQ(Parent(), "a");
+}
+
+TEST_F(FunctionsTest, PeersSeeOnlyWhatIsOfTheFunction) {
+  const Digest map = Digest::Of("map");
+  const Digest other = Digest::Of("other");
+  using Kind = PeerCatalog::Found::Kind;
+  EXPECT_EQ(functions_->Find(kFunction, map).kind, Kind::kNone);
+  functions_->Join(kFunction, kReference);
+  blobs_.Add(map, kFunction);
+  EXPECT_EQ(functions_->Find(kFunction, map).kind, Kind::kWhole);
+  EXPECT_EQ(functions_->Find(kFunction, other).kind, Kind::kPending) << "its map may name it";
+  functions_->AddImage(kFunction, {}, {});
+  blobs_.Add(other, "sha256:another");
+  EXPECT_NE(functions_->Find(kFunction, other).kind, Kind::kWhole);
+}
+
+TEST_F(FunctionsTest, AHostileProfileIsTakenForWhatItIs) {
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 1, "a"));
+  const Digest blob = Digest::Of("layer");
+  proto::tree::Profile profile;
+  profile.set_function(kFunction);
+  profile.set_version(1);
+  proto::tree::ChunkList& chunks = *profile.mutable_chunks();
+  chunks.add_blobs(blob.ToString());
+  chunks.add_blobs("no digest");
+  const std::vector<std::pair<uint32_t, uint32_t>> items = {{0, 3}, {1, 4}, {9, 5}, {0, UINT32_MAX}, {0, 6}};
+  for (const auto& [index, chunk] : items) {
+    chunks.add_blob(index);
+    chunks.add_chunk(chunk);
+  }
+  chunks.add_chunk(7);
+  functions_->Apply(profile);
+  const auto routes = functions_->RoutesOf(kFunction);
+  ASSERT_TRUE(routes->profile);
+  EXPECT_TRUE(routes->profile->Contains(blob, 3));
+  EXPECT_TRUE(routes->profile->Contains(blob, 6));
+  EXPECT_FALSE(routes->profile->Contains(blob, 7));
+  EXPECT_EQ(functions_->counts().profile_chunks, 2U);
+}
+
+}  // namespace
+}  // namespace banyan::peer_agent
