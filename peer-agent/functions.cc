@@ -332,7 +332,8 @@ void Functions::Apply(const proto::tree::Profile& profile) {
   if (found == entries_.end() || profile.version() <= found->second.profile_version) return;
   Entry& entry = found->second;
   entry.profile_version = profile.version();
-  entry.profile = std::move(set);
+  // In a burst the profile lags behind its readers: what it does not have yet is not rare, and goes by tree.
+  entry.profile = profile.provisional() ? nullptr : std::move(set);
   entry.profile_order = std::move(order);
   BuildRoutes(found->first, entry);
   if (Clock::now() - entry.started < kStartLasts) PrefetchProfile(entry);

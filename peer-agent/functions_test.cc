@@ -163,6 +163,12 @@ TEST_F(FunctionsTest, AHostileProfileIsTakenForWhatItIs) {
     chunks.add_chunk(chunk);
   }
   chunks.add_chunk(7);
+  profile.set_provisional(true);
+  functions_->Apply(profile);
+  EXPECT_FALSE(functions_->RoutesOf(kFunction)->profile) << "in a burst all goes by tree";
+  EXPECT_EQ(functions_->counts().profile_chunks, 2U);
+  profile.set_provisional(false);
+  profile.set_version(2);
   functions_->Apply(profile);
   const auto routes = functions_->RoutesOf(kFunction);
   ASSERT_TRUE(routes->profile);
