@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib/e2e.sh"
 source "$SOURCE_DIR/tests/lib/lab.sh"
 
 "$SOURCE_DIR/bench/lab/faults.py" --nodes 8 --rate 30mbit --mib 24 --cases interior,cut --check \
-  --kill-stall 3 --cut-stall 5 --served 1.4
+  --kill-stall 6 --cut-stall 6 --served 1.5
