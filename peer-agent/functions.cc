@@ -113,6 +113,12 @@ void Functions::SendJoin(const std::string& function, Entry& entry) {
   send_(std::move(message));
 }
 
+void Functions::SendLeave(const std::string& function) {
+  proto::tree::NodeMessage message;
+  message.mutable_leave()->set_function(function);
+  send_(std::move(message));
+}
+
 void Functions::Join(const std::string& function, const std::string& reference) {
   const std::lock_guard lock(mutex_);
   if (!On()) return;
@@ -217,9 +223,7 @@ void Functions::Leave(const std::string& function) {
     const std::lock_guard lock(mutex_);
     const auto found = entries_.find(function);
     if (found == entries_.end()) return;
-    proto::tree::NodeMessage message;
-    message.mutable_leave()->set_function(function);
-    send_(std::move(message));
+    SendLeave(function);
     released = Erase(found);
   }
   Release(std::move(released));
@@ -276,6 +280,12 @@ std::shared_ptr<const fetch::Routes> Functions::RoutesOfLayer(const Digest& blob
     if (auto routes = RoutesOf(function)) return routes;
   }
   return nullptr;
+}
+
+std::string Functions::FunctionOfLayer(const Digest& blob) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_layer_.find(blob);
+  return found == by_layer_.end() || found->second.empty() ? std::string() : found->second.front();
 }
 
 std::string Functions::ReferenceOf(const std::string& function) {
@@ -357,13 +367,25 @@ void Functions::SetFleetSwitch(bool on) {
 
 void Functions::SetNodeSwitch(bool on) {
   const std::lock_guard lock(mutex_);
-  node_on_ = on;
+  if (std::exchange(node_on_, on) == on) return;
   changed_.notify_all();
+  if (on) return;
+  // Nobody is to be sent here meanwhile; the next use after it joins again.
+  for (auto& [function, entry] : entries_) {
+    if (!std::exchange(entry.wanted, false)) continue;
+    entry.routes = nullptr;
+    SendLeave(function);
+  }
 }
 
 bool Functions::peer_to_peer() const {
   const std::lock_guard lock(mutex_);
   return On();
+}
+
+bool Functions::dirty() const {
+  const std::lock_guard lock(mutex_);
+  return dirty_;
 }
 
 // ---- The session's ----
@@ -451,9 +473,7 @@ void Functions::Tick() {
       const auto found = next++;
       auto& [function, entry] = *found;
       if (restored && !entry.has_map && entry.used == loaded_) {
-        proto::tree::NodeMessage message;
-        message.mutable_leave()->set_function(function);
-        send_(std::move(message));
+        SendLeave(function);
         for (auto& layer : Erase(found)) released.push_back(std::move(layer));
         continue;
       }
@@ -464,7 +484,6 @@ void Functions::Tick() {
     }
   }
   Release(std::move(released));
-  Save();
 }
 
 void Functions::Save() {

@@ -69,6 +69,8 @@ class Functions final : public PeerCatalog {
   std::shared_ptr<const fetch::Routes> RoutesOf(const std::string& function);
   // Of the first function with routes that has the layer.
   std::shared_ptr<const fetch::Routes> RoutesOfLayer(const Digest& blob);
+  // The first function that has the layer; empty: none.
+  std::string FunctionOfLayer(const Digest& blob) const;
   // Where the function's blobs come from; empty when it is not joined.
   std::string ReferenceOf(const std::string& function);
 
@@ -79,12 +81,16 @@ class Functions final : public PeerCatalog {
   void SetFleetSwitch(bool on);
   void SetNodeSwitch(bool on);
   bool peer_to_peer() const;
+  // Whether Save() has something to write.
+  bool dirty() const;
 
   // For the session: all memberships; what has changed since the last call.
   std::vector<proto::tree::Join> Joins();
   std::vector<proto::tree::Holding> TakeHoldings();
-  // Once a tick: reports first touches, refreshes what is in use, and writes the state file if it is out of date.
+  // Once a tick: reports first touches and refreshes what is in use. Touches no disk.
   void Tick();
+  // Writes the state file if it is out of date. Blocks until it is on stable storage; one caller at a time.
+  void Save();
 
   bool IsJoined(const std::string& function) override;
   Found Find(const std::string& function, const Digest& blob) override;
@@ -130,6 +136,7 @@ class Functions final : public PeerCatalog {
 
   bool On() const { return fleet_on_ && node_on_ && !detached_; }
   void SendJoin(const std::string& function, Entry& entry);
+  void SendLeave(const std::string& function);
   void BuildRoutes(const std::string& function, Entry& entry);
   static uint32_t PermilleOf(const Entry& entry);
   void SendTouches(const std::string& function, Entry& entry);
@@ -138,7 +145,6 @@ class Functions final : public PeerCatalog {
   std::vector<std::shared_ptr<LiveLayer>> Erase(Entries::iterator entry);
   void Release(std::vector<std::shared_ptr<LiveLayer>> layers);
   proto::tree::Join JoinOf(const std::string& function, const Entry& entry) const;
-  void Save();
 
   const std::string node_;
   const std::string state_file_;

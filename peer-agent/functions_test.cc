@@ -103,7 +103,9 @@ TEST_F(FunctionsTest, AMembershipThatTheManagerEndedIsForgotten) {
 TEST_F(FunctionsTest, ParentsSurviveARestart) {
   functions_->Join(kFunction, kReference);
   functions_->Apply(Assigned(7, 1, "a"));
-  functions_->Tick();
+  EXPECT_TRUE(functions_->dirty());
+  functions_->Save();
+  EXPECT_FALSE(functions_->dirty());
   Restart();
   EXPECT_EQ(Parent(), "a");
   EXPECT_EQ(functions_->ReferenceOf(kFunction), kReference);
@@ -127,10 +129,17 @@ TEST_F(FunctionsTest, SwitchedOffThereAreNoPeers) {
   EXPECT_EQ(Parent(), "no routes");
   EXPECT_FALSE(functions_->IsJoined(kFunction));
   functions_->SetFleetSwitch(true);
+  EXPECT_EQ(Parent(), "a");
+  // The node's own switch leaves the trees, so that nobody is sent here; the next use joins again.
   functions_->SetNodeSwitch(false);
   EXPECT_EQ(Parent(), "no routes");
+  EXPECT_THAT(functions_->Joins(), IsEmpty());
+  EXPECT_THAT(sent_, ElementsAre("join", "leave"));
   functions_->SetNodeSwitch(true);
-  EXPECT_EQ(Parent(), "a");
+  EXPECT_EQ(Parent(), "no routes");
+  EXPECT_THAT(sent_, ElementsAre("join", "leave", "join"));
+  functions_->Apply(Assigned(7, 2, "b"));
+  EXPECT_EQ(Parent(), "b");
 }
 
 TEST_F(FunctionsTest, PeersSeeOnlyWhatIsOfTheFunction) {

@@ -27,6 +27,9 @@ constexpr milliseconds kAssignmentPatience{400};
 // In a burst, what is asked of the proxy before the trees stand is sent twice by it.
 constexpr milliseconds kQuiet{100};
 constexpr milliseconds kSettlePatience{400};
+// A start asks several times whether its image may be shared, and each answer costs its registry a request.
+constexpr std::chrono::minutes kPrivateLasts{5};
+constexpr size_t kMaxPrivate = 4096;
 constexpr milliseconds kBlobPatience{30'000};
 constexpr std::array<const char*, 4> kFaultNames = {"unreachable", "bad_bytes", "slow", "lied"};
 
@@ -82,10 +85,10 @@ Peers::Peers(Options options, std::string token, fetch::Timer& timer)
   tree.hello = [this] { return MakeHello(); };
   tree.heartbeat = [this] { return MakeHeartbeat(); };
   tree.on_message = [this](const proto::tree::ManagerMessage& message) { OnMessage(message); };
-  tree.on_tick = [this] { functions_->Tick(); };
+  tree.on_tick = [this] { Tick(); };
   tree_ = std::make_unique<TreeClient>(std::move(tree));
   functions_ =
-      std::make_unique<Functions>(node_, options_.data_root + "/trees.pb", blob_functions_,
+      std::make_shared<Functions>(node_, options_.data_root + "/trees.pb", blob_functions_,
                                   [this](proto::tree::NodeMessage message) { tree_->Send(std::move(message)); });
   functions_->SetNodeSwitch(enabled_);
   functions_->Load();
@@ -112,8 +115,7 @@ Peers::~Peers() { Stop(); }
 // ---- Life ----
 
 Status Peers::Start(Parts parts) {
-  parts_held_ = std::make_unique<Parts>(parts);
-  parts_ = parts_held_.get();
+  parts_.emplace(parts);
   functions_->Attach(parts.layers, parts.scheduler);
   BANYAN_TRY(StartServer());
   return {};
@@ -159,22 +161,30 @@ void Peers::SetEnabled(bool enabled) {
 
 // Everything this node got without credentials, anybody can get. Where it has credentials, the repository is asked
 // whether it would have done without.
-bool Peers::MayShare(const net::ImageReference& reference, const Registries::Access& access) {
+bool Peers::MayShare(const std::string& function, const net::ImageReference& reference,
+                     const Registries::Access& access) {
   if (reference.transport != net::ImageReference::Transport::kDocker) return false;
-  if (options_.config.allow_private || parts_ == nullptr) return true;
+  if (options_.config.allow_private || !parts_) return true;
   if (!parts_->registries.HasCredentials(reference, access)) return true;
-  const Status readable = parts_->registries.CheckAnonymous(reference, access);
-  if (!readable) {
-    spdlog::info("{} is not shared with peers: it cannot be read without credentials ({})", reference.ToString(),
-                 readable.error().message);
+  const auto now = std::chrono::steady_clock::now();
+  {
+    const std::lock_guard lock(private_mutex_);
+    std::erase_if(private_, [&](const auto& entry) { return entry.second <= now; });
+    if (private_.contains(function)) return false;
   }
-  return readable.has_value();
+  const Status readable = parts_->registries.CheckAnonymous(reference, access);
+  if (readable) return true;
+  spdlog::info("{} is not shared with peers: it cannot be read without credentials ({})", reference.ToString(),
+               readable.error().message);
+  const std::lock_guard lock(private_mutex_);
+  if (private_.size() < kMaxPrivate) private_[function] = now + kPrivateLasts;
+  return false;
 }
 
 void Peers::JoinImage(const Digest& manifest, const Digest& map_digest, const net::ImageReference& reference,
                       const Registries::Access& access) {
   const std::string function = manifest.ToString();
-  if (!functions_->IsJoined(function) && !MayShare(reference, access)) return;
+  if (!functions_->IsJoined(function) && !MayShare(function, reference, access)) return;
   blob_functions_.Add(map_digest, function);
   functions_->Join(function, reference.ToString());
   if (tree_->connected()) functions_->WaitForRoutes(function, kAssignmentPatience);
@@ -202,10 +212,13 @@ std::shared_ptr<fetch::ChunkSource> Peers::SourceOf(const image_format::Device& 
   return std::make_shared<fetch::LimitedSource>(std::move(source), downlink_, timer_);
 }
 
-// Two lanes, whatever the manager says now: with one stripe both go the same way.
+// Two lanes, whatever the manager says now: with one stripe both go the same way. The layers of a function have the
+// same parents and share their windows; a function whose parents are slow holds up no other.
 fetch::LanePlan Peers::LanesOf(const image_format::Device& device) {
   constexpr uint8_t kLanes = 2;
-  return {.lanes = kLanes, .of = fetch::AssignStripes(device.chunks, device.blob_digest, kLanes), .group = 0};
+  return {.lanes = kLanes,
+          .of = fetch::AssignStripes(device.chunks, device.blob_digest, kLanes),
+          .group = std::hash<std::string>()(functions_->FunctionOfLayer(device.blob_digest))};
 }
 
 Result<mirror::BlobAsk> Peers::AskOf(const std::string& function, const Digest& digest) {
@@ -217,7 +230,7 @@ Result<mirror::BlobAsk> Peers::AskOf(const std::string& function, const Digest& 
 
 Result<std::string> Peers::GetBlob(const Digest& digest, uint64_t limit_bytes) {
   const auto function = blob_functions_.Find(digest);
-  if (!function || parts_ == nullptr || !functions_->IsJoined(*function)) {
+  if (!function || !parts_ || !functions_->IsJoined(*function)) {
     return Fail(Code::kNotFound, fmt::format("blob {} is of no function of this node", digest.ToString()));
   }
   BANYAN_ASSIGN(const mirror::BlobAsk ask, AskOf(*function, digest));
@@ -237,7 +250,7 @@ void Peers::JoinRaw(const mirror::BlobAsk& ask) {
   reference.host = ask.upstream;
   reference.repository = ask.repository;
   if (const auto digest = Digest::Parse(*function)) reference.digest = *digest;
-  if (!MayShare(reference, {})) return;
+  if (!MayShare(*function, reference, {})) return;
   functions_->Join(*function, reference.ToString());
   if (tree_->connected()) functions_->WaitForRoutes(*function, kAssignmentPatience);
 }
@@ -281,7 +294,7 @@ proto::tree::Hello Peers::MakeHello() {
   }
   hello.set_version(options_.version);
   hello.set_weight(static_cast<uint32_t>(options_.config.weight));
-  hello.set_leaf_only(options_.config.leaf_only || !enabled_);
+  hello.set_leaf_only(options_.config.leaf_only);
   hello.set_uplink_bytes_per_second(options_.config.uplink.bytes);
   hello.set_protocol(kProtocol);
   for (proto::tree::Join& join : functions_->Joins()) *hello.add_functions() = std::move(join);
@@ -303,6 +316,16 @@ proto::tree::Heartbeat Peers::MakeHeartbeat() {
   beat.set_downlink_bytes_per_second(static_cast<uint64_t>(static_cast<double>(fresh) / std::max(seconds, 0.1)));
   for (proto::tree::Holding& holding : functions_->TakeHoldings()) *beat.add_holdings() = std::move(holding);
   return beat;
+}
+
+// A slow disk must not hold up the beats.
+void Peers::Tick() {
+  functions_->Tick();
+  if (!functions_->dirty() || saving_->exchange(true)) return;
+  parts_->executor.Post([functions = functions_, saving = saving_] {
+    functions->Save();
+    *saving = false;
+  });
 }
 
 void Peers::OnMessage(const proto::tree::ManagerMessage& message) {

@@ -10,7 +10,10 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "common/executor.h"
@@ -93,11 +96,12 @@ class Peers final : public fetch::PeerReports {
 
  private:
   Peers(Options options, std::string token, fetch::Timer& timer);
-  bool MayShare(const net::ImageReference& reference, const Registries::Access& access);
+  bool MayShare(const std::string& function, const net::ImageReference& reference, const Registries::Access& access);
   Status StartServer();
   void ServeWhole(net::HttpRequest request, const std::shared_ptr<net::HttpReply>& reply);
   Result<mirror::BlobAsk> AskOf(const std::string& function, const Digest& digest);
   void JoinRaw(const mirror::BlobAsk& ask);
+  void Tick();
   void OnMessage(const proto::tree::ManagerMessage& message);
   proto::tree::Hello MakeHello();
   proto::tree::Heartbeat MakeHeartbeat();
@@ -107,10 +111,11 @@ class Peers final : public fetch::PeerReports {
   const std::string node_;
   fetch::Timer& timer_;
   std::string address_;
-  const Parts* parts_ = nullptr;  // set once, by Start()
-  std::unique_ptr<Parts> parts_held_;
+  std::optional<Parts> parts_;  // set once, by Start()
   std::atomic<bool> enabled_{true};
-  std::atomic<uint64_t> reports_[4] = {};       // by PeerFault
+  std::mutex private_mutex_;
+  std::map<std::string, std::chrono::steady_clock::time_point> private_;  // functions, and until when that is believed
+  std::atomic<uint64_t> reports_[4] = {};                                 // by PeerFault
   uint64_t received_ = 0;                       // the sending thread's: what had come at the last beat
   std::chrono::steady_clock::time_point beat_;  // likewise
 
@@ -119,7 +124,8 @@ class Peers final : public fetch::PeerReports {
   BlobFunctions blob_functions_;
   const std::shared_ptr<fetch::RateLimit> downlink_;
   std::unique_ptr<TreeClient> tree_;
-  std::unique_ptr<Functions> functions_;
+  std::shared_ptr<Functions> functions_;  // shared with a Save() under way
+  const std::shared_ptr<std::atomic<bool>> saving_ = std::make_shared<std::atomic<bool>>(false);
   std::unique_ptr<fetch::PeerClient> client_;
   std::unique_ptr<net::HttpClient> http_;  // ends before client_
   std::unique_ptr<PeerBlobs> blobs_;
