@@ -9,7 +9,7 @@
 namespace banyan::convert {
 namespace {
 
-constexpr int kRecordVersion = 1;
+constexpr int kRecordVersion = 2;  // 1 had no torrents
 constexpr uint64_t kMaxRecordBytes = 64 * kKiB;
 constexpr uint64_t kMaxIndexBytes = 64 * kMiB;
 
@@ -30,6 +30,7 @@ std::optional<uint64_t> NumberField(const nlohmann::json& record, const char* na
 struct Record {
   ConvertedLayer layer;  // without index_blob
   Digest index_digest;
+  bool has_torrent = false;
 };
 
 std::optional<Record> ParseRecord(const std::string& text) {
@@ -40,7 +41,9 @@ std::optional<Record> ParseRecord(const std::string& text) {
   const auto index = DigestField(json, "index");
   const auto blob_bytes = NumberField(json, "blobBytes");
   if (!diff_id || !blob || !index || !blob_bytes) return std::nullopt;
-  return Record{{*diff_id, *blob, *blob_bytes, {}}, *index};
+  const auto torrent = json.find("torrent");
+  if (torrent == json.end() || !torrent->is_boolean()) return std::nullopt;
+  return Record{{*diff_id, *blob, *blob_bytes, {}, {}}, *index, torrent->get<bool>()};
 }
 
 std::string FormatRecord(const ConvertedLayer& layer) {
@@ -48,7 +51,8 @@ std::string FormatRecord(const ConvertedLayer& layer) {
                         {"diffId", layer.diff_id.ToString()},
                         {"blob", layer.blob_digest.ToString()},
                         {"blobBytes", layer.blob_bytes},
-                        {"index", Digest::Of(layer.index_blob).ToString()}}
+                        {"index", Digest::Of(layer.index_blob).ToString()},
+                        {"torrent", layer.torrent.has_value()}}
       .dump(2);
 }
 
@@ -68,6 +72,13 @@ std::optional<ConvertedLayer> ConversionCache::Find(const ConversionKey& key) co
   auto index = ReadFile(RecordPath(key) + ".index", kMaxIndexBytes);
   if (!index || Digest::Of(*index) != record->index_digest) return std::nullopt;
   record->layer.index_blob = std::move(*index);
+  if (record->has_torrent) {
+    const auto metainfo = ReadFile(RecordPath(key) + ".torrent", image_format::kMaxTorrentBytes);
+    if (!metainfo) return std::nullopt;
+    auto torrent = image_format::ReadTorrent(*metainfo, record->layer.blob_digest, record->layer.blob_bytes);
+    if (!torrent) return std::nullopt;
+    record->layer.torrent = std::move(*torrent);
+  }
   return std::move(record->layer);
 }
 
@@ -75,6 +86,7 @@ Status ConversionCache::Put(const ConversionKey& key, const ConvertedLayer& laye
   if (layer.index_blob.size() > kMaxIndexBytes) return {};
   BANYAN_TRY(MakeDirectories(directory_));
   BANYAN_TRY(WriteFileDurably(RecordPath(key) + ".index", layer.index_blob));
+  if (layer.torrent) BANYAN_TRY(WriteFileDurably(RecordPath(key) + ".torrent", layer.torrent->metainfo));
   return WriteFileDurably(RecordPath(key), FormatRecord(layer));
 }
 

@@ -1,13 +1,14 @@
 // What this machine has converted before, so that a layer that another image shares is not converted again.
 //
 // The cache remembers, for a source layer and everything that decides the result (converter version, level, chunking),
-// which data blob came out and keeps a copy of the layer index. It does not keep the data blob: a record only helps
-// where the destination still has the blob, which the caller must ask it.
+// which data blob came out and keeps a copy of the layer index and of the torrent. It does not keep the data blob: a
+// record only helps where the destination still has the blob, which the caller must ask it.
 //
 //   <root>/conversions/<key>        JSON: what was converted, into what
 //   <root>/conversions/<key>.index  the layer index blob
+//   <root>/conversions/<key>.torrent  the data blob's torrent, if it is not empty
 //
-// Both are replaced atomically, the record last; whatever is damaged counts as absent.
+// All are replaced atomically, the record last; whatever is damaged counts as absent.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "common/digest.h"
 #include "common/result.h"
 #include "image-format/layer_index.h"
+#include "image-format/torrent.h"
 
 namespace banyan::convert {
 
@@ -35,7 +37,8 @@ struct ConvertedLayer {
   Digest diff_id;
   Digest blob_digest;
   uint64_t blob_bytes = 0;
-  std::string index_blob;  // the layer index as it is stored
+  std::string index_blob;                        // the layer index as it is stored
+  std::optional<image_format::Torrent> torrent;  // none: the blob is empty, or beyond what a torrent can have
 };
 
 // Internally synchronised, also between processes.

@@ -36,6 +36,19 @@ TEST_F(ConversionCacheTest, FindsWhatWasPut) {
   EXPECT_EQ(found->index_blob, "index bytes");
 }
 
+TEST_F(ConversionCacheTest, KeepsTheTorrentAndChecksIt) {
+  image_format::TorrentWriter writer;
+  ASSERT_TRUE(writer.Write(std::as_bytes(std::span("blob", 4))));
+  layer_.torrent = *writer.Finish(layer_.blob_digest);
+  ASSERT_TRUE(cache_.Put(key_, layer_));
+  const auto found = cache_.Find(key_);
+  ASSERT_TRUE(found);
+  ASSERT_TRUE(found->torrent);
+  EXPECT_EQ(found->torrent->info_hash, layer_.torrent->info_hash);
+  ASSERT_TRUE(WriteFileDurably(record_file() + ".torrent", "d4:infodee"));
+  EXPECT_FALSE(cache_.Find(key_));
+}
+
 TEST_F(ConversionCacheTest, AnotherKeyIsAnotherConversion) {
   ASSERT_TRUE(cache_.Put(key_, layer_));
   for (auto change :

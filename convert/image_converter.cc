@@ -6,6 +6,7 @@
 #include <ctime>
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "convert/uploader.h"
 #include "image-format/artifact.h"
 #include "image-format/image_builder.h"
+#include "image-format/torrent.h"
 
 namespace banyan::convert {
 namespace {
@@ -32,6 +34,27 @@ struct DoneLayer {
   LayerIndex index;
   Digest index_digest;
   uint64_t index_bytes = 0;
+  std::optional<image_format::ArtifactTorrent> torrent;
+};
+
+// Passes the data blob on, and makes its torrent beside.
+class TorrentTee final : public ByteSink {
+ public:
+  explicit TorrentTee(ByteSink& next) : next_(next) {}
+  Status Write(std::span<const std::byte> data) override {
+    BANYAN_TRY(next_.Write(data));
+    return torrent_.Write(data);
+  }
+  // None for what cannot be a torrent: an empty blob, or one of hundreds of GiB.
+  std::optional<image_format::Torrent> Finish(const Digest& blob) {
+    auto torrent = torrent_.Finish(blob);
+    if (!torrent) return std::nullopt;
+    return std::move(*torrent);
+  }
+
+ private:
+  ByteSink& next_;
+  image_format::TorrentWriter torrent_;
 };
 
 // Removes a spool file when the last of those who need it is done.
@@ -85,7 +108,7 @@ class Converter {
   Result<bool> HasData(const ConvertedLayer& layer, const std::string& label);
   Status ConvertOneLayer(const LayerStep& step, const ConversionKey& key, std::shared_ptr<LayerGate::Pass> pass);
   image_format::ConvertOptions OptionsFor(const LayerStep& step, const ConversionKey& key) const;
-  Status Keep(const Digest& source_digest, LayerIndex index, const std::string& index_blob);
+  Status Keep(const Digest& source_digest, LayerIndex index, const ConvertedLayer& layer);
   Status Publish();
   Status PublishBlobs(const image_format::BuiltImage& built);
   Result<Artifact> DescribeResult(const image_format::BuiltImage& built, const std::vector<LayerInput>& inputs);
@@ -172,7 +195,8 @@ Result<bool> Converter::ReuseLayer(const LayerStep& step, const ConversionKey& k
   BANYAN_ASSIGN(const bool present, HasData(*found, LabelOf(step)));
   if (!present) return false;
   BANYAN_TRY(to().PutBlob(Digest::Of(found->index_blob), found->index_blob));
-  BANYAN_TRY(Keep(key.source_digest, std::move(*index), found->index_blob));
+  if (found->torrent) BANYAN_TRY(to().PutBlob(Digest::Of(found->torrent->metainfo), found->torrent->metainfo));
+  BANYAN_TRY(Keep(key.source_digest, std::move(*index), *found));
   return true;
 }
 
@@ -218,7 +242,8 @@ Status Converter::ConvertOneLayer(const LayerStep& step, const ConversionKey& ke
   };
   std::shared_ptr<SpoolFile> data;
   BANYAN_ASSIGN(const UniqueFd data_fd, open("data", data));
-  FdSink data_sink(data_fd.get(), data->path);
+  FdSink data_file(data_fd.get(), data->path);
+  TorrentTee data_sink(data_file);
   std::shared_ptr<SpoolFile> original;
   UniqueFd original_fd;
   std::optional<FdSink> original_sink;
@@ -240,25 +265,31 @@ Status Converter::ConvertOneLayer(const LayerStep& step, const ConversionKey& ke
   }
   TellEnd(step, LayerOutcome::kConverted, &*index);
 
-  ConvertedLayer layer{index->diff_id, index->blob_digest, index->blob_bytes, {}};
+  ConvertedLayer layer{index->diff_id, index->blob_digest, index->blob_bytes, {}, {}};
+  layer.torrent = data_sink.Finish(layer.blob_digest);
   AppendSink<std::string> index_sink(layer.index_blob);
   BANYAN_TRY(image_format::EncodeLayerIndex(*index, index_sink));
-  BANYAN_TRY(Keep(step.digest, std::move(*index), layer.index_blob));
+  BANYAN_TRY(Keep(step.digest, std::move(*index), layer));
   return uploader_.Add([this, key, layer, data, original, pass]() -> Status {
     if (layer.blob_bytes > 0) BANYAN_TRY(to().PutBlobFile(layer.blob_digest, data->path));
     BANYAN_TRY(to().PutBlob(Digest::Of(layer.index_blob), layer.index_blob));
+    if (layer.torrent) BANYAN_TRY(to().PutBlob(Digest::Of(layer.torrent->metainfo), layer.torrent->metainfo));
     if (original) BANYAN_TRY(to().PutBlobFile(key.source_digest, original->path));
     return tools_.cache.Put(key, layer);
   });
 }
 
-Status Converter::Keep(const Digest& source_digest, LayerIndex index, const std::string& index_blob) {
-  auto layer = std::make_unique<DoneLayer>();
-  layer->index = std::move(index);
-  layer->index_digest = Digest::Of(index_blob);
-  layer->index_bytes = index_blob.size();
-  Count(layer->index, layer->index_bytes);
-  done_.emplace(source_digest, std::move(layer));
+Status Converter::Keep(const Digest& source_digest, LayerIndex index, const ConvertedLayer& layer) {
+  auto done = std::make_unique<DoneLayer>();
+  done->index = std::move(index);
+  done->index_digest = Digest::Of(layer.index_blob);
+  done->index_bytes = layer.index_blob.size();
+  if (layer.torrent) {
+    done->torrent = {layer.blob_digest, Digest::Of(layer.torrent->metainfo), layer.torrent->metainfo.size(),
+                     layer.torrent->info_hash};
+  }
+  Count(done->index, done->index_bytes);
+  done_.emplace(source_digest, std::move(done));
   return {};
 }
 
@@ -283,6 +314,11 @@ Status Converter::PublishBlobs(const image_format::BuiltImage& built) {
 Result<Artifact> Converter::DescribeResult(const image_format::BuiltImage& built,
                                            const std::vector<LayerInput>& inputs) {
   Artifact artifact = image_format::MakeArtifact(built, inputs);
+  std::set<Digest> listed;
+  for (const Descriptor& layer : source_.manifest.layers) {
+    const DoneLayer& done = *done_.at(layer.digest);
+    if (done.torrent && listed.insert(done.torrent->blob_digest).second) artifact.torrents.push_back(*done.torrent);
+  }
   if (!target_.tag.empty()) {
     BANYAN_TRY(to().PutBlob(source_.manifest.config.digest, config_json_));
     artifact.config = source_.manifest.config;

@@ -57,6 +57,23 @@ Result<ArtifactLayer> LayerFrom(const Descriptor& index) {
   return layer;
 }
 
+// The blob it is of must be listed, and no other torrent of it.
+Result<ArtifactTorrent> TorrentFrom(const Descriptor& torrent, const std::map<Digest, uint64_t>& blobs,
+                                    std::set<Digest>& seen) {
+  ArtifactTorrent result{.torrent_digest = torrent.digest, .torrent_bytes = torrent.size};
+  BANYAN_ASSIGN(result.blob_digest, DigestAnnotation(torrent.annotations, kLayerBlobAnnotation));
+  BANYAN_ASSIGN(const std::string info_hash, Annotation(torrent.annotations, kInfoHashAnnotation));
+  BANYAN_ASSIGN(result.info_hash, InfoHash::FromHex(info_hash));
+  if (torrent.size == 0 || torrent.size > kMaxTorrentBytes) {
+    return Bad(fmt::format("torrent {} of {} bytes", torrent.digest.ToString(), torrent.size));
+  }
+  if (!blobs.contains(result.blob_digest) || !seen.insert(result.blob_digest).second) {
+    return Bad(fmt::format("torrent {} is of a blob that is not listed before it, or has one already",
+                           torrent.digest.ToString()));
+  }
+  return result;
+}
+
 Status ReadLayers(const Manifest& manifest, Artifact& artifact) {
   if (manifest.layers.size() < 3 || manifest.layers[0].media_type != kImageMapMediaType ||
       manifest.layers[1].media_type != kImageMetadataMediaType) {
@@ -67,9 +84,14 @@ Status ReadLayers(const Manifest& manifest, Artifact& artifact) {
   artifact.metadata_blob_digest = manifest.layers[1].digest;
   artifact.metadata_blob_bytes = manifest.layers[1].size;
   std::map<Digest, uint64_t> blobs;
+  std::set<Digest> with_torrent;
   for (size_t i = 2; i < manifest.layers.size(); ++i) {
     const Descriptor& descriptor = manifest.layers[i];
     if (descriptor.media_type == kLayerBlobMediaType) blobs.emplace(descriptor.digest, descriptor.size);
+    if (descriptor.media_type == kTorrentMediaType) {
+      BANYAN_ASSIGN(ArtifactTorrent torrent, TorrentFrom(descriptor, blobs, with_torrent));
+      artifact.torrents.push_back(std::move(torrent));
+    }
     if (descriptor.media_type != kLayerIndexMediaType) continue;  // later formats may add others
     BANYAN_ASSIGN(ArtifactLayer layer, LayerFrom(descriptor));
     const auto blob = blobs.find(layer.blob_digest);
@@ -134,6 +156,11 @@ std::string WriteArtifact(const Artifact& artifact) {
                                         {std::string(kLayerDiffIdAnnotation), layer.diff_id.ToString()},
                                         {std::string(kLayerBlobAnnotation), layer.blob_digest.ToString()},
                                         {std::string(kLayerBlobBytesAnnotation), std::to_string(layer.blob_bytes)}}));
+  }
+  for (const ArtifactTorrent& torrent : artifact.torrents) {
+    manifest.layers.push_back(Describe(kTorrentMediaType, torrent.torrent_digest, torrent.torrent_bytes,
+                                       {{std::string(kLayerBlobAnnotation), torrent.blob_digest.ToString()},
+                                        {std::string(kInfoHashAnnotation), torrent.info_hash.Hex()}}));
   }
   return WriteManifest(manifest);
 }

@@ -1,9 +1,9 @@
 // The artifact manifest that ties an image to its Banyan form (docs/format.md §"Artifact").
 //
 // It is an OCI 1.1 image manifest of artifactType kImageArtifactType whose layers are, in this order: the image map,
-// the metadata, each distinct non-empty data blob, each distinct layer index (both bottom layer first). The map alone
-// decides which device uses which blob; the list keeps the blobs alive in a registry and lets a converter find layers
-// done before.
+// the metadata, each distinct non-empty data blob, each distinct layer index (both bottom layer first), and the
+// torrents of data blobs. The map alone decides which device uses which blob; the list keeps the blobs alive in a
+// registry and lets a converter find layers done before. Torrents may be missing: artifacts of before have none.
 //
 // Attached (the default): config is the empty blob and `subject` the original manifest. Tagged: config is the original
 // image's configuration, so that the image can be run from this manifest alone, without a subject; an annotation names
@@ -22,6 +22,7 @@
 #include "image-format/image_builder.h"
 #include "image-format/image_map.h"
 #include "image-format/oci.h"
+#include "image-format/torrent.h"
 
 namespace banyan::image_format {
 
@@ -41,6 +42,8 @@ inline constexpr std::string_view kLayerSourceAnnotation = "vnd.banyan.layer.sou
 inline constexpr std::string_view kLayerDiffIdAnnotation = "vnd.banyan.layer.diff-id";
 inline constexpr std::string_view kLayerBlobAnnotation = "vnd.banyan.layer.blob";
 inline constexpr std::string_view kLayerBlobBytesAnnotation = "vnd.banyan.layer.blob-bytes";
+// On torrent descriptors, with kLayerBlobAnnotation.
+inline constexpr std::string_view kInfoHashAnnotation = "vnd.banyan.torrent.info-hash";
 
 struct ArtifactLayer {
   Digest source_digest;  // the OCI layer that was converted
@@ -50,6 +53,15 @@ struct ArtifactLayer {
   Digest index_digest;
   uint64_t index_bytes = 0;
   friend bool operator==(const ArtifactLayer&, const ArtifactLayer&) = default;
+};
+
+// The torrent of a data blob.
+struct ArtifactTorrent {
+  Digest blob_digest;     // of the data blob
+  Digest torrent_digest;  // of the metainfo, a blob of its own
+  uint64_t torrent_bytes = 0;
+  InfoHash info_hash;
+  friend bool operator==(const ArtifactTorrent&, const ArtifactTorrent&) = default;
 };
 
 // As the manifest has it: any text, until it is verified.
@@ -68,14 +80,15 @@ struct Artifact {
   Digest metadata_blob_digest;
   uint64_t metadata_blob_bytes = 0;
   std::vector<ArtifactLayer> layers;      // distinct indexes, bottom layer first
+  std::vector<ArtifactTorrent> torrents;  // of distinct data blobs among `layers`; may be empty
   std::optional<Descriptor> subject;      // attached form
   std::optional<Descriptor> config;       // tagged form: the original image's configuration
   std::optional<Digest> source_manifest;  // tagged form
   std::optional<ArtifactSignature> signature;
 };
 
-// The artifact of a built image; `layers[i].index` as given to BuildImage. Fill in `subject`, or `config` and
-// `source_manifest`, before writing.
+// The artifact of a built image; `layers[i].index` as given to BuildImage. Fill in the torrents, `subject`, or `config`
+// and `source_manifest`, before writing.
 Artifact MakeArtifact(const BuiltImage& image, std::span<const LayerInput> layers);
 
 // Deterministic. Attached if the artifact has a subject.

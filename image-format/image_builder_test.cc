@@ -282,6 +282,30 @@ TEST_F(ImageTest, ArtifactComesBackInBothForms) {
   EXPECT_EQ(*tagged->source_manifest, Digest::Of("original"));
 }
 
+TEST_F(ImageTest, TorrentsAreOfListedBlobsAndOneEach) {
+  Artifact artifact = MakeArtifact(image_, layers_);
+  artifact.subject = Descriptor{};
+  artifact.subject->digest = Digest::Of("subject");
+  const auto blob = std::find_if(artifact.layers.begin(), artifact.layers.end(),
+                                 [](const ArtifactLayer& layer) { return layer.blob_bytes > 0; });
+  ASSERT_NE(blob, artifact.layers.end());
+  artifact.torrents = {{blob->blob_digest, Digest::Of("torrent"), 100, {{7}}}};
+  const auto read = ParseArtifact(WriteArtifact(artifact));
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->torrents, artifact.torrents);
+  EXPECT_TRUE(CheckArtifactAgainstMap(*read, image_.map).has_value());
+
+  Artifact bad = artifact;
+  bad.torrents.push_back(bad.torrents[0]);
+  EXPECT_FALSE(ParseArtifact(WriteArtifact(bad)));
+  bad = artifact;
+  bad.torrents[0].blob_digest = Digest::Of("not listed");
+  EXPECT_FALSE(ParseArtifact(WriteArtifact(bad)));
+  bad = artifact;
+  bad.torrents[0].torrent_bytes = kMaxTorrentBytes + 1;
+  EXPECT_FALSE(ParseArtifact(WriteArtifact(bad)));
+}
+
 TEST_F(ImageTest, ArtifactsThatLieAreRefused) {
   Artifact artifact = MakeArtifact(image_, layers_);
   artifact.subject = Descriptor{};

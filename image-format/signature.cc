@@ -108,6 +108,16 @@ bool HasControls(std::string_view text) {
                      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
 }
 
+// One digest over the torrents, so that the signed bytes keep to one line for them.
+Digest TorrentsDigest(const Artifact& artifact) {
+  Sha256 hash;
+  for (const ArtifactTorrent& torrent : artifact.torrents) {
+    hash.Update(fmt::format("{} {} {}\n", torrent.blob_digest.ToString(), torrent.info_hash.Hex(),
+                            torrent.torrent_digest.ToString()));
+  }
+  return hash.Finish();
+}
+
 }  // namespace
 
 Result<PublicKey> PublicKey::FromPem(std::string_view pem) {
@@ -204,9 +214,11 @@ Result<std::string> SignedBytes(const Artifact& artifact, std::string_view time)
   if (HasControls(artifact.converter_version) || HasControls(time)) {
     return Fail(Code::kInvalidArgument, "the converter version or the time has control characters");
   }
-  return fmt::format("{}\nsubject {}\nmap {}\nformat {}\nconverter {}\ntime {}\n", kHeading,
-                     artifact.subject->digest.ToString(), artifact.map_digest.ToString(), kFormatVersion,
-                     artifact.converter_version, time);
+  std::string bytes = fmt::format("{}\nsubject {}\nmap {}\nformat {}\nconverter {}\ntime {}\n", kHeading,
+                                  artifact.subject->digest.ToString(), artifact.map_digest.ToString(), kFormatVersion,
+                                  artifact.converter_version, time);
+  if (!artifact.torrents.empty()) bytes += fmt::format("torrents {}\n", TorrentsDigest(artifact).ToString());
+  return bytes;
 }
 
 std::string FormatSignatureTime(int64_t unix_seconds) {

@@ -3,9 +3,9 @@
 //
 // Anyone who may push to a repository can attach a referrer there. A node that is given keys follows only artifacts
 // signed by one of them. The signature attests the conversion, not the publisher of the image: it covers the subject,
-// the map's digest (from which metadata, blobs and every chunk follow by digest), format version, converter version and
-// time; the exact bytes are in docs/format.md §"Signature". A converter version below a minimum is refused, so that a
-// bug of a converter can be revoked without new keys.
+// the map's digest (from which metadata, blobs and every chunk follow by digest), format version, converter version,
+// time, and the torrents if there are any; the exact bytes are in docs/format.md §"Signature". A converter version
+// below a minimum is refused, so that a bug of a converter can be revoked without new keys.
 #pragma once
 
 #include <array>

@@ -61,6 +61,27 @@ TEST(SignatureTest, AgreesWithTheRfc) {
   EXPECT_EQ(static_cast<uint8_t>((*signature)[63]), 0x0b);
 }
 
+TEST(SignatureTest, CoversTorrents) {
+  const SigningKey key = TestKey();
+  const TrustPolicy policy{{key.public_key()}, ""};
+  Artifact good = Sample();
+  good.torrents = {{Digest::Of("blob"), Digest::Of("torrent"), 7, {{1, 2, 3}}}};
+  ASSERT_TRUE(SignArtifact(good, key, 1));
+  const auto read = ParseArtifact(WriteArtifact(good));
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->torrents, good.torrents);
+  EXPECT_TRUE(VerifyArtifact(*read, policy));
+  Artifact other = good;
+  other.torrents[0].info_hash.bytes[0] ^= 1;
+  EXPECT_FALSE(VerifyArtifact(other, policy));
+  other = good;
+  other.torrents[0].torrent_digest = Digest::Of("another");
+  EXPECT_FALSE(VerifyArtifact(other, policy));
+  other = good;
+  other.torrents.clear();
+  EXPECT_FALSE(VerifyArtifact(other, policy));
+}
+
 TEST(SignatureTest, SurvivesTheManifest) {
   Artifact artifact = Sample();
   const SigningKey key = TestKey();
