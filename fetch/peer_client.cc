@@ -250,6 +250,11 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
       case PeerResult::kGood:
         return health.NoteGood(node, now);
       case PeerResult::kUnreachable:
+      case PeerResult::kTimeout:
+        if (status_ == 0 && health.NoteWaitedInVain(node, now)) {
+          spdlog::info("peer {} is left alone for a while: {}", node, what_);
+        }
+        return;
         return fault(PeerFault::kUnreachable);
       case PeerResult::kBadBytes:
         AskToRecheck();
@@ -263,7 +268,6 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
         return;
       case PeerResult::kMiss:
       case PeerResult::kLoop:
-      case PeerResult::kTimeout:
       case PeerResult::kCancelled:
         return;
     }

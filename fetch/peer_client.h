@@ -8,6 +8,7 @@
 //   no connection, a cut, 1.2 s without a byte or 102      kUnreachable   avoided for 3 s, doubling to 30 s
 //   wrong digest, length or range                          kBadBytes      avoided for 60 s, doubling to 10 min
 //   a body that moves less than 32 KiB/s after 2 s         kSlow          avoided for 10 s
+//   only 102s until patience ends, twice in a row          no report      avoided for 10 s
 //   503                                                    no report      avoided for Retry-After, at most 10 s
 //   401, 403, 404, others                                  no report
 #pragma once

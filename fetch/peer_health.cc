@@ -13,6 +13,8 @@ constexpr uint32_t kLearned = 8;     // so many samples make a percentile
 constexpr Clock::duration kHedgeUnknown = 250ms;
 constexpr Clock::duration kHedgeLeast = 50ms;
 constexpr uint64_t kAsksPerHedge = 20;
+constexpr uint32_t kWaitsInVain = 2;
+constexpr Clock::duration kAvoidStuck = 10s;
 constexpr Clock::duration kOriginsKnown = 5s;
 constexpr double kCongestedUs = 200'000;
 constexpr double kCongestedTimes = 4;
@@ -71,6 +73,14 @@ bool PeerHealth::NoteFault(const std::string& node, PeerFault fault, Clock::time
   return true;
 }
 
+bool PeerHealth::NoteWaitedInVain(const std::string& node, Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  Peer& peer = Use(node, now);
+  if (++peer.waits_in_vain < kWaitsInVain || now < peer.avoided_until) return false;
+  peer.avoided_until = now + kAvoidStuck;
+  return true;
+}
+
 void PeerHealth::NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   Peer& peer = Use(node, now);
@@ -89,6 +99,7 @@ void PeerHealth::NoteGood(const std::string& node, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   Peer& peer = Use(node, now);
   peer.faults[static_cast<size_t>(PeerFault::kUnreachable)] = 0;
+  peer.waits_in_vain = 0;
 }
 
 void PeerHealth::NoteOrigins(Clock::duration first_chunk, Clock::time_point now) {

@@ -23,6 +23,9 @@ class PeerHealth {
   bool Avoided(const std::string& node, Clock::time_point now) const;
   // True: it is to be reported (not when the same fault of the peer was, in the last second).
   bool NoteFault(const std::string& node, PeerFault fault, Clock::time_point now);
+  // It said for as long as it was given that it waits for others. The second time in a row it is avoided for 10 s: it
+  // may be stuck or pretend. No fault, since those above it may be to blame. True: it is avoided from now on.
+  bool NoteWaitedInVain(const std::string& node, Clock::time_point now);
   // The peer asked to be left alone.
   void NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now);
   // The first byte of an answer came so long after the ask.
@@ -51,6 +54,7 @@ class PeerHealth {
     std::array<uint32_t, kSamples> first_byte_us{};
     uint32_t samples = 0;  // ever
     double latency_us = 0;
+    uint32_t waits_in_vain = 0;  // since its last good answer
     Clock::time_point avoided_until{};
     std::array<uint32_t, 4> faults{};  // by PeerFault
     std::array<Clock::time_point, 4> reported{};

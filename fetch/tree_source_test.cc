@@ -339,6 +339,13 @@ TEST_F(TreeSourceTest, PatienceEnds) {
   const auto begun = Clock::now();
   EXPECT_THAT(From(*Ask({0, 1}, Priority::kPrefetch, 2s), {0, 1}), ElementsAre("spare"));
   EXPECT_GT(Clock::now() - begun, 900ms) << "half of what was left";
+  // Whoever does nothing but wait, whatever the reason, costs that time twice and no more.
+  EXPECT_FALSE(client_->health().Avoided("parent-node", Clock::now()));
+  EXPECT_THAT(From(*Ask({1, 2}, Priority::kPrefetch, 2s), {1, 2}), ElementsAre("spare"));
+  EXPECT_TRUE(client_->health().Avoided("parent-node", Clock::now() + 9s));
+  EXPECT_FALSE(client_->health().Avoided("parent-node", Clock::now() + 11s));
+  EXPECT_THAT(Fetched({2, 3}), ElementsAre("spare"));
+  EXPECT_EQ(parent_.seen().size(), 2U);
   EXPECT_THAT(reports_.all(), IsEmpty());
 }
 

@@ -27,7 +27,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMaxSent = 256;
-constexpr std::chrono::seconds kAvoidBad{60};
+constexpr std::chrono::seconds kAvoidBusy{1};
 
 std::string TargetOf(const mirror::BlobAsk& ask) {
   std::string target = fmt::format("/v2/{}/blobs/{}", ask.repository, ask.digest.ToString());
@@ -64,16 +64,14 @@ struct PeerBlobs::State {
     sent.push_back({blob, function, node});
     if (sent.size() > kMaxSent) sent.pop_front();
   }
-  bool IsAvoided(const std::string& node) {
-    const std::lock_guard lock(mutex);
-    std::erase_if(avoided, [now = Clock::now()](const auto& entry) { return entry.second <= now; });
-    return avoided.contains(node);
+  // True: the fault is to be reported.
+  bool NoteFault(const std::string& node, fetch::PeerFault fault) const {
+    return options.health->NoteFault(node, fault, Clock::now()) && options.reports != nullptr;
   }
 
   const PeerBlobsOptions options;
   std::mutex mutex;
-  std::deque<Sent> sent;                                       // guarded by mutex; who sent bytes of what lately
-  std::unordered_map<std::string, Clock::time_point> avoided;  // guarded by mutex; until when
+  std::deque<Sent> sent;  // guarded by mutex; who sent bytes of what lately
 };
 
 namespace {
@@ -82,7 +80,7 @@ namespace {
 std::vector<fetch::PeerAddress> PeersOf(const fetch::Routes& routes, PeerBlobs::State& state) {
   std::vector<fetch::PeerAddress> peers;
   const auto add = [&](const fetch::PeerAddress& peer) {
-    if (peer.node == state.options.node || state.IsAvoided(peer.node)) return;
+    if (peer.node == state.options.node || state.options.health->Avoided(peer.node, Clock::now())) return;
     if (std::find(peers.begin(), peers.end(), peer) == peers.end()) peers.push_back(peer);
   };
   for (const fetch::Routes::Stripe& stripe : routes.stripes) {
@@ -92,9 +90,19 @@ std::vector<fetch::PeerAddress> PeersOf(const fetch::Routes& routes, PeerBlobs::
   return peers;
 }
 
-fetch::PeerFault FaultOf(Code code) {
-  if (code == Code::kDeadlineExceeded) return fetch::PeerFault::kSlow;
-  return code == Code::kUnavailable ? fetch::PeerFault::kUnreachable : fetch::PeerFault::kLied;
+// nullopt: not a fault. A node that does not have it, waits in a circle or refuses is not at fault.
+std::optional<fetch::PeerFault> FaultOf(Code code) {
+  switch (code) {
+    case Code::kUnavailable:
+      return fetch::PeerFault::kUnreachable;
+    case Code::kDeadlineExceeded:
+      return fetch::PeerFault::kSlow;
+    case Code::kDataLoss:
+    case Code::kInvalidArgument:
+      return fetch::PeerFault::kBadBytes;
+    default:
+      return std::nullopt;
+  }
 }
 
 // One blob from one peer after the other.
@@ -120,7 +128,7 @@ class PeerBlobSource final : public ByteSource {
   Status TakeHead(int status, const net::HeaderList& headers);
   Status CheckVia(const fetch::PeerAddress& peer, const net::HeaderList& headers);
   void SetWaits(const std::string& via);
-  void Report(const Error& error);
+  void Blame(const Error& error);
 
   const std::shared_ptr<PeerBlobs::State> state_;
   const PeerBlobsOptions* const options_;  // in state_
@@ -139,14 +147,12 @@ void PeerBlobSource::SetWaits(const std::string& via) {
   options_->waits->Set(ask_.digest, {0, 1}, via);
 }
 
-// A node that only does not have it, or waits in a circle, is not at fault.
-void PeerBlobSource::Report(const Error& error) {
+void PeerBlobSource::Blame(const Error& error) {
   spdlog::info("blob {} from {}: {}", ask_.digest.ToString(), peer_.node, error.message);
-  if (options_->reports == nullptr || error.code == Code::kNotFound || error.code == Code::kAborted ||
-      error.code == Code::kResourceExhausted) {
-    return;
-  }
-  options_->reports->Report(function_, peer_.node, FaultOf(error.code), error.message);
+  if (error.code == Code::kResourceExhausted) options_->health->NoteBusy(peer_.node, kAvoidBusy, Clock::now());
+  const auto fault = FaultOf(error.code);
+  if (!fault || !state_->NoteFault(peer_.node, *fault) || fault == fetch::PeerFault::kSlow) return;
+  options_->reports->Report(function_, peer_.node, *fault, error.message);
 }
 
 Status PeerBlobSource::CheckVia(const fetch::PeerAddress& peer, const net::HeaderList& headers) {
@@ -166,7 +172,9 @@ Status PeerBlobSource::TakeHead(int status, const net::HeaderList& headers) {
   std::optional<uint64_t> blob_bytes;
   if (status == 206) {
     const std::string* text = headers.Find("content-range");
-    BANYAN_ASSIGN(const net::ContentRange range, net::ParseContentRange(text != nullptr ? *text : ""));
+    const auto parsed = net::ParseContentRange(text != nullptr ? *text : "");
+    if (!parsed) return Fail(Code::kDataLoss, "answered with no range");
+    const net::ContentRange& range = *parsed;
     if (range.range.begin != position_) return Fail(Code::kDataLoss, "answered with another range");
     if (range.complete_bytes && range.range.end != *range.complete_bytes) {
       return Fail(Code::kDataLoss, "answered with less than was asked for");
@@ -176,7 +184,7 @@ Status PeerBlobSource::TakeHead(int status, const net::HeaderList& headers) {
     if (position_ > 0) return Fail(Code::kUnimplemented, "answered with the whole blob");
     if (const std::string* length = headers.Find("content-length")) blob_bytes = net::ParseDecimal(*length);
   } else {
-    return Fail(Code::kUnavailable, fmt::format("answered {}", status));
+    return Fail(Code::kResourceExhausted, fmt::format("answered {}", status));
   }
   if (blob_bytes_ && blob_bytes && *blob_bytes != *blob_bytes_) {
     return Fail(Code::kDataLoss, fmt::format("says the blob has {} bytes, another said {}", *blob_bytes, *blob_bytes_));
@@ -217,7 +225,7 @@ Status PeerBlobSource::OpenNext() {
       return {};
     }
     last = opened.error();
-    Report(last);
+    Blame(last);
   }
   SetWaits("");
   if (last.code != Code::kNotFound) last.code = Code::kUnavailable;
@@ -232,7 +240,7 @@ Result<size_t> PeerBlobSource::Read(std::span<std::byte> buffer) {
       position_ += *count;
       return count;
     }
-    Report(count.error());
+    Blame(count.error());
     stream_.reset();
     // An earlier one may have sent all of it but the end of the answer.
     if (blob_bytes_ && position_ == *blob_bytes_) return size_t{0};
@@ -427,16 +435,13 @@ void PeerBlobs::OnBadBlob(const Digest& blob) {
   std::vector<State::Sent> senders;
   {
     const std::lock_guard lock(state_->mutex);
-    for (const State::Sent& each : state_->sent) {
-      if (each.blob != blob) continue;
-      senders.push_back(each);
-      state_->avoided[each.node] = Clock::now() + kAvoidBad;
-    }
+    std::copy_if(state_->sent.begin(), state_->sent.end(), std::back_inserter(senders),
+                 [&](const State::Sent& each) { return each.blob == blob; });
     std::erase_if(state_->sent, [&](const State::Sent& each) { return each.blob == blob; });
   }
   for (const State::Sent& each : senders) {
+    if (!state_->NoteFault(each.node, fetch::PeerFault::kBadBytes)) continue;
     spdlog::warn("blob {}: wrong bytes, some of them or all from {}", blob.ToString(), each.node);
-    if (state_->options.reports == nullptr) continue;
     state_->options.reports->Report(each.function, each.node, fetch::PeerFault::kBadBytes,
                                     fmt::format("blob {}: digest mismatch", blob.ToString()));
   }

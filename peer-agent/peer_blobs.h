@@ -4,7 +4,12 @@
 // once and passes it on while it arrives; this makes the function's parent the first place it asks
 // (mirror::Hooks::open_blob_first). Parent, then spares, then, by an error, the mirror's upstream. A parent that waits
 // itself says so (102); one that is silent, or waits for this node in a circle, is left for the next.
-// Bytes are checked by the mirror, at the blob's end; who sent wrong ones is left alone for a while.
+// Bytes are checked by the mirror, at the blob's end. What peers do wrong is remembered where their chunks' faults are:
+// who lies in one is avoided in the other.
+//
+// Who sends slowly, or falls silent in the middle of a body, is avoided but not reported: a blob is passed on while it
+// arrives, so the fault may be of one further up. Wrong bytes are reported: the manager demotes nobody before three
+// nodes have, and a relay has two children.
 #pragma once
 
 #include <chrono>
@@ -20,6 +25,7 @@
 
 #include "common/digest.h"
 #include "common/result.h"
+#include "fetch/peer_health.h"
 #include "fetch/routes.h"
 #include "fetch/wait_table.h"
 #include "mirror/hooks.h"
@@ -54,6 +60,7 @@ struct PeerBlobsOptions {
   std::string token;  // of the cluster; may be empty
   // The function's routes now; null: it has no peers.
   std::function<std::shared_ptr<const fetch::Routes>(const std::string& function)> routes;
+  fetch::PeerHealth* health = nullptr;    // not null
   fetch::WaitTable* waits = nullptr;      // told whom a blob is waited for, as its chunk 0; may be null
   fetch::PeerReports* reports = nullptr;  // may be null
   std::chrono::milliseconds connect_timeout{800};
@@ -71,8 +78,8 @@ class PeerBlobs {
   // next peer when one fails in the middle. kNotFound: there is no peer to ask, or none has it; kUnavailable: none
   // answered. The source's Read blocks for at most the stall timeout of each peer that is left.
   Result<net::OpenedBlob> Open(const std::string& function, const mirror::BlobAsk& ask, uint64_t offset);
-  // For mirror::Hooks::on_bad_blob: the bytes hash to something else. The peers they came from are reported, and not
-  // asked for whole blobs for a minute.
+  // For mirror::Hooks::on_bad_blob: the bytes hash to something else. The peers they came from are avoided and
+  // reported.
   void OnBadBlob(const Digest& blob);
 
   struct State;  // the .cc's own

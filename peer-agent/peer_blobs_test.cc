@@ -65,6 +65,7 @@ class Node final : public PeerCatalog {
     blobs_.emplace(PeerBlobsOptions{.node = name_,
                                     .token = kToken,
                                     .routes = [this](const std::string&) { return routes(); },
+                                    .health = &health_,
                                     .waits = &waits_,
                                     .reports = &reports_});
     mirror::MirrorOptions options;
@@ -120,6 +121,7 @@ class Node final : public PeerCatalog {
   void StopServing() { server_.reset(); }
   PeerServer& server() { return *server_; }
   Reports& reports() { return reports_; }
+  fetch::PeerHealth& health() { return health_; }
   PeerBlobs& blobs() { return *blobs_; }
   fetch::WaitTable& waits() { return waits_; }
 
@@ -133,6 +135,7 @@ class Node final : public PeerCatalog {
   TempDir dir_ = TempDir::Make("banyan-peer-blobs").value();
   std::mutex mutex_;
   std::shared_ptr<const fetch::Routes> routes_ = std::make_shared<fetch::Routes>();  // guarded by mutex_
+  fetch::PeerHealth health_;
   fetch::WaitTable waits_;
   Reports reports_;
   fetch::ThreadTimer timer_;
@@ -242,50 +245,79 @@ class BadPeer {
 TEST_F(PeerBlobsTest, PeersThatMisbehave) {
   std::vector<std::shared_ptr<net::HttpReply>> held;
   std::mutex mutex;
-  const std::map<std::string, net::HttpHandler> peers = {
+  struct Case {
+    net::HttpHandler handler;
+    std::optional<fetch::PeerFault> reported;
+    std::chrono::seconds avoided_for;  // at least
+  };
+  constexpr auto kUnreachable = fetch::PeerFault::kUnreachable;
+  constexpr auto kBadBytes = fetch::PeerFault::kBadBytes;
+  std::vector<std::thread> tricklers;
+  std::atomic<bool> stop{false};
+  const std::map<std::string, Case> peers = {
       {"cut in the middle",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->SendHead(200, {}, text_.size());
-         reply->Write(text_.substr(0, kMiB), [reply](bool) { reply->Abort(); });
-       }},
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->SendHead(200, {}, text_.size());
+          reply->Write(text_.substr(0, kMiB), [reply](bool) { reply->Abort(); });
+        },
+        kUnreachable, std::chrono::seconds(2)}},
       {"silent",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         const std::lock_guard lock(mutex);
-         held.push_back(reply);
-       }},
-      {"silent in the middle",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->SendHead(200, {}, text_.size());
-         reply->Write(text_.substr(0, 1000), nullptr);
-         const std::lock_guard lock(mutex);
-         held.push_back(reply);
-       }},
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          const std::lock_guard lock(mutex);
+          held.push_back(reply);
+        },
+        kUnreachable, std::chrono::seconds(2)}},
+      {"silent in the middle",  // perhaps it waits for another's bytes
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->SendHead(200, {}, text_.size());
+          reply->Write(text_.substr(0, 1000), nullptr);
+          const std::lock_guard lock(mutex);
+          held.push_back(reply);
+        },
+        std::nullopt, std::chrono::seconds(9)}},
+      {"endless slow bytes",
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->SendHead(200, {}, text_.size());
+          tricklers.emplace_back([&stop, this, reply] {
+            for (size_t at = 0; !stop; at += 1000) {
+              reply->Write(text_.substr(at, 1000), nullptr);
+              std::this_thread::sleep_for(milliseconds(100));
+            }
+            reply->Abort();
+          });
+        },
+        std::nullopt, std::chrono::seconds(9)}},
       {"another length",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->Send({200, {}, text_.substr(0, 1000)});
-       }},
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->Send({200, {}, text_.substr(0, 1000)});
+        },
+        kBadBytes, std::chrono::seconds(59)}},
       {"flipped bits",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         std::string bad = text_;
-         bad[kMiB] = static_cast<char>(bad[kMiB] ^ 4);
-         reply->Send({200, {}, bad});
-       }},
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          std::string bad = text_;
+          bad[kMiB] = static_cast<char>(bad[kMiB] ^ 4);
+          reply->Send({200, {}, bad});
+        },
+        kBadBytes, std::chrono::seconds(59)}},
       {"an error",
-       [](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->Send({500, {}, std::string("oh")});
-       }},
+       {[](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->Send({500, {}, std::string("oh")});
+        },
+        std::nullopt, std::chrono::seconds(0)}},
       {"a range that nobody asked for",
-       [&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->Send({206, {{"Content-Range", "bytes 5-9/10"}}, std::string("xxxxx")});
-       }},
+       {[&](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->Send({206, {{"Content-Range", "bytes 5-9/10"}}, std::string("xxxxx")});
+        },
+        kBadBytes, std::chrono::seconds(59)}},
       {"no HTTP but its status",
-       [](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
-         reply->Send({206, {{"Content-Range", "rubbish"}}, std::string("xxxxx")});
-       }},
+       {[](const net::HttpRequest&, const std::shared_ptr<net::HttpReply>& reply) {
+          reply->Send({206, {{"Content-Range", "rubbish"}}, std::string("xxxxx")});
+        },
+        kBadBytes, std::chrono::seconds(59)}},
   };
   int i = 0;
-  for (const auto& [what, handler] : peers) {
-    const BadPeer bad(handler);
+  for (const auto& [what, expected] : peers) {
+    const BadPeer bad(expected.handler);
     Node& leaf = Add(fmt::format("n{}", ++i));
     leaf.SetParents({bad.address()});
     const auto got = leaf.Get(digest_);
@@ -293,9 +325,16 @@ TEST_F(PeerBlobsTest, PeersThatMisbehave) {
     const bool is_wrong = what == "another length" || what == "flipped bits";
     EXPECT_EQ(got.has_value(), !is_wrong) << what;
     EXPECT_TRUE((is_wrong ? leaf.Get(digest_).value_or("") : *got) == text_) << what;
-    ASSERT_EQ(leaf.reports().faults().size(), 1U) << what;
-    EXPECT_EQ(leaf.reports().faults()[0].first, "bad");
-    EXPECT_EQ(leaf.reports().faults()[0].second == fetch::PeerFault::kBadBytes, is_wrong) << what;
+    const auto faults = leaf.reports().faults();
+    ASSERT_EQ(faults.size(), expected.reported ? 1U : 0U) << what;
+    if (expected.reported) {
+      EXPECT_EQ(faults[0], std::pair(std::string("bad"), *expected.reported)) << what;
+    }
+    EXPECT_TRUE(leaf.health().Avoided("bad", fetch::Clock::now() + expected.avoided_for - milliseconds(500))) << what;
+    stop = true;
+    for (auto& thread : tricklers) thread.join();
+    tricklers.clear();
+    stop = false;
     const std::lock_guard lock(mutex);
     held.clear();
   }

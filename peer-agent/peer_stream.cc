@@ -18,9 +18,9 @@ namespace {
 
 constexpr size_t kReceiveBytes = 256 * 1024;
 constexpr uint32_t kMaxHeaderBytes = 32 * 1024;
-// Less than this in so much time of waiting is no transfer.
+// Less than this in so much time of waiting is no transfer: 32 KiB/s, as for chunks.
 constexpr std::chrono::seconds kPaceTime{5};
-constexpr size_t kPaceBytes = 16 * 1024;
+constexpr size_t kPaceBytes = 160 * 1024;
 
 struct Endpoint {
   sockaddr_storage storage{};
@@ -70,7 +70,10 @@ PeerStream::PeerStream(const Request& request) : name_(HostOf(request)), stall_t
 Status PeerStream::Wait(short events, Clock::time_point until) {
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now());
-    if (left.count() <= 0) return Fail(Code::kDeadlineExceeded, fmt::format("{}: silent for too long", name_));
+    if (left.count() <= 0) {
+      return Fail(head_done_ ? Code::kDeadlineExceeded : Code::kUnavailable,
+                  fmt::format("{}: silent for too long", name_));
+    }
     pollfd entry{socket_.get(), events, 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(std::min<int64_t>(left.count(), 60'000)));
     if (ready > 0) return {};

@@ -36,11 +36,12 @@ class PeerStream {
   using OnInterim = std::function<Status(const net::HeaderList&)>;
 
   // Blocks until the final head has come and `on_head` has taken it. `on_interim` is called for each 1xx answer. Their
-  // errors are returned; else kUnavailable (no or a cut connection), kDeadlineExceeded (silence), kInvalidArgument (not
-  // HTTP).
+  // errors are returned; else kUnavailable (no connection, a cut one, silence), kDeadlineExceeded (no answer within
+  // `longest_wait`), kInvalidArgument (not HTTP).
   static Result<std::unique_ptr<PeerStream>> Open(const Request& request, OnHead on_head, const OnInterim& on_interim);
 
-  // The next bytes of the body; 0: its end, and stays so. Errors as of Open().
+  // The next bytes of the body; 0: its end, and stays so. Errors as of Open(), but kDeadlineExceeded for silence and
+  // for a trickle.
   Result<size_t> Read(std::span<std::byte> buffer);
 
  private:

@@ -31,7 +31,6 @@ constexpr milliseconds kSettlePatience{400};
 constexpr std::chrono::minutes kPrivateLasts{5};
 constexpr size_t kMaxPrivate = 4096;
 constexpr milliseconds kBlobPatience{30'000};
-constexpr std::array<const char*, 4> kFaultNames = {"unreachable", "bad_bytes", "slow", "lied"};
 
 proto::tree::PeerReport::Kind KindOf(fetch::PeerFault fault) {
   switch (fault) {
@@ -102,6 +101,7 @@ Peers::Peers(Options options, std::string token, fetch::Timer& timer)
   client.token = token_;
   client_ = std::make_unique<fetch::PeerClient>(std::move(client));
   PeerBlobsOptions blobs;
+  blobs.health = &client_->health();
   blobs.node = node_;
   blobs.token = token_;
   blobs.routes = [this](const std::string& function) { return functions_->RoutesOf(function); };
@@ -337,8 +337,8 @@ void Peers::OnMessage(const proto::tree::ManagerMessage& message) {
 
 void Peers::Report(const std::string& function, const std::string& node, fetch::PeerFault fault,
                    const std::string& detail) {
-  reports_[static_cast<size_t>(fault)].fetch_add(1, std::memory_order_relaxed);
-  spdlog::warn("peer {}: {}: {}", node, kFaultNames[static_cast<size_t>(fault)], detail);
+  faults_.Count(node, fault);
+  spdlog::warn("peer {}: {}: {}", node, PeerFaults::NameOf(fault), detail);
   proto::tree::NodeMessage message;
   message.mutable_report()->set_function(function);
   message.mutable_report()->set_peer(node);
@@ -356,10 +356,7 @@ void Peers::AddMetrics(MetricsPage& page) const {
   page.Gauge("banyan_tree_profile_chunks", "Chunks in start-up profiles.", static_cast<double>(counts.profile_chunks));
   page.Gauge("banyan_tree_session", "1: in session with the tree-manager.", tree_->connected() ? 1 : 0);
   page.Gauge("banyan_peer_to_peer", "1: peers are used.", functions_->peer_to_peer() ? 1 : 0);
-  for (size_t fault = 0; fault < kFaultNames.size(); ++fault) {
-    page.Counter("banyan_peer_faults_total", "Faults of peers that this node has reported.",
-                 {{"kind", kFaultNames[fault]}}, static_cast<double>(reports_[fault].load()));
-  }
+  faults_.AddMetrics(page);
   server_->AddMetrics(page);
 }
 

@@ -30,6 +30,7 @@
 #include "peer-agent/config.h"
 #include "peer-agent/functions.h"
 #include "peer-agent/peer_blobs.h"
+#include "peer-agent/peer_faults.h"
 #include "peer-agent/peer_server.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/tree_client.h"
@@ -115,7 +116,7 @@ class Peers final : public fetch::PeerReports {
   std::atomic<bool> enabled_{true};
   std::mutex private_mutex_;
   std::map<std::string, std::chrono::steady_clock::time_point> private_;  // functions, and until when that is believed
-  std::atomic<uint64_t> reports_[4] = {};                                 // by PeerFault
+  PeerFaults faults_;
   uint64_t received_ = 0;                       // the sending thread's: what had come at the last beat
   std::chrono::steady_clock::time_point beat_;  // likewise
 
