@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "common/log.h"
+#include "fetch/priority_header.h"
 #include "net/range_header.h"
 
 namespace banyan::fetch {
@@ -20,18 +21,6 @@ constexpr size_t kMostHops = 64;  // of a Via chain; more is taken for a loop
 constexpr uint64_t kMostErrorBody = 64 * kKiB;
 constexpr auto kBusyDefault = 1s;
 constexpr auto kBusyMost = 10s;
-
-std::string_view UrgencyOf(Priority priority) {
-  switch (priority) {
-    case Priority::kDemand:
-      return "u=1";
-    case Priority::kPrefetch:
-      return "u=3";
-    case Priority::kFill:
-      break;
-  }
-  return "u=6";
-}
 
 // Whether `node` is in the chain, or the chain is longer than any tree is high.
 bool IsLoop(std::string_view via, std::string_view node) {
@@ -67,7 +56,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     received_ = 0;
     current_.clear();
     net::HttpClientRequest request = Request();
-    request.headers.emplace_back("Priority", UrgencyOf(ask_.priority));
+    request.headers.emplace_back("Priority", FormatPriority(ask_.priority));
     request.headers.emplace_back("Range", net::FormatRange(wanted_));
     if (ask_.only_if_cached) request.headers.emplace_back("Cache-Control", "only-if-cached");
     options_.waits->Set(ask_.device->blob_digest, {next_, ask_.chunks.end}, ask_.peer.node);
@@ -277,7 +266,7 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
   void AskToRecheck() {
     if (rotten_.empty()) return;
     net::HttpClientRequest request = Request();
-    request.headers.emplace_back("Priority", UrgencyOf(Priority::kFill));
+    request.headers.emplace_back("Priority", FormatPriority(Priority::kFill));
     request.headers.emplace_back("Range", net::FormatRange(rotten_));
     request.headers.emplace_back("Banyan-Recheck", "1");
     options_.http->Start(std::move(request), {.on_head = [](int, const net::HeaderList&) -> Status {

@@ -72,8 +72,8 @@ void Uplink::Queue(Ticket ticket, Entry& entry, Clock::time_point now) {
   ClassQueue& waiting = ClassOf(entry);
   waiting.order.Enter(entry.function);
   FunctionQueue& function = waiting.functions[entry.function];
-  function.order.Enter(entry.child);
-  function.children[entry.child].insert(ticket);
+  function.children[entry.child].queued.insert(ticket);
+  Place(function, entry.child);
 }
 
 void Uplink::Unqueue(Ticket ticket, Entry& entry) {
@@ -82,19 +82,39 @@ void Uplink::Unqueue(Ticket ticket, Entry& entry) {
   begun_.erase({entry.queued_at, ticket});
   ClassQueue& waiting = ClassOf(entry);
   FunctionQueue& function = waiting.functions.at(entry.function);
-  const auto child = function.children.find(entry.child);
-  child->second.erase(ticket);
-  if (!child->second.empty()) return;
-  function.children.erase(child);
-  function.order.Leave(entry.child);
+  function.children.at(entry.child).queued.erase(ticket);
+  Place(function, entry.child);
   if (function.order.empty()) waiting.order.Leave(entry.function);
+}
+
+void Uplink::Place(FunctionQueue& function, const std::string& child) {
+  const auto found = function.children.find(child);
+  if (!found->second.queued.empty()) return function.order.Enter(child);
+  if (found->second.counted_grants > 0) return function.order.Pause(child);
+  function.order.Leave(child);
+  function.children.erase(found);
+}
+
+void Uplink::Count(const Entry& entry, bool counts) {
+  ClassQueue& waiting = ClassOf(entry);
+  FunctionQueue& function = waiting.functions.at(entry.function);
+  ChildQueue& child = function.children[entry.child];
+  if (counts) {
+    WireOf(entry) += entry.granted_bytes;
+    ++waiting.counted_grants;
+    ++child.counted_grants;
+  } else {
+    WireOf(entry) -= entry.granted_bytes;
+    --waiting.counted_grants;
+    --child.counted_grants;
+  }
+  Place(function, entry.child);
 }
 
 void Uplink::EndGrant(Ticket ticket, Entry& entry) {
   if (entry.granted_bytes > 0 && !entry.slow) {
     grants_.erase({entry.granted_at, ticket});
-    WireOf(entry) -= entry.granted_bytes;
-    --ClassOf(entry).counted_grants;
+    Count(entry, false);
   }
   entry.granted_bytes = 0;
   entry.slow = false;
@@ -114,9 +134,9 @@ void Uplink::Done(Ticket ticket, Clock::time_point now) {
   if (found == tickets_.end() || found->second.granted_bytes == 0) return;
   Entry& entry = found->second;
   meter_.Add(now, entry.granted_bytes);
+  if (entry.waiting_bytes > 0) Queue(ticket, entry, now);  // before the grant ends, or the child would be away between
   EndGrant(ticket, entry);
   NoteWork(entry, true, now);
-  if (entry.waiting_bytes > 0) Queue(ticket, entry, now);
 }
 
 void Uplink::Remove(Ticket ticket, Clock::time_point now) {
@@ -137,15 +157,20 @@ void Uplink::FindSlow(Clock::time_point now) {
   while (!grants_.empty() && grants_.begin()->first + options_.slow_after <= now) {
     Entry& entry = tickets_.at(grants_.begin()->second);
     entry.slow = true;
-    WireOf(entry) -= entry.granted_bytes;
-    --ClassOf(entry).counted_grants;
+    Count(entry, false);
     grants_.erase(grants_.begin());
   }
 }
 
 Uplink::Ticket Uplink::First(const ClassQueue& waiting) const {
   const FunctionQueue& function = waiting.functions.at(waiting.order.first());
-  return *function.children.at(function.order.first()).begin();
+  return *function.children.at(function.order.first()).queued.begin();
+}
+
+// With a grant out, and ahead of another child that has one: what this one waits for is the end of either.
+bool Uplink::IsAhead(const ClassQueue& waiting, const Entry& first) const {
+  const FunctionQueue& function = waiting.functions.at(first.function);
+  return function.children.at(first.child).counted_grants > 0 && function.order.lead() > options_.fair_lead_bytes;
 }
 
 Uplink::Grant Uplink::Give(Ticket ticket, Entry& entry, uint64_t most, Clock::time_point now) {
@@ -153,14 +178,13 @@ Uplink::Grant Uplink::Give(Ticket ticket, Entry& entry, uint64_t most, Clock::ti
   ClassQueue& waiting = ClassOf(entry);
   waiting.order.Charge(entry.function, bytes);
   waiting.functions.at(entry.function).order.Charge(entry.child, bytes);
-  Unqueue(ticket, entry);
   entry.waiting_bytes -= bytes;
   entry.granted_bytes = bytes;
   entry.granted_at = now;
   entry.begun = true;
   grants_.emplace(now, ticket);
-  WireOf(entry) += bytes;
-  ++waiting.counted_grants;
+  Count(entry, true);
+  Unqueue(ticket, entry);
   limit_.Take(now, bytes);
   if (entry.priority == Priority::kFill) fill_limit_.Take(now, bytes);
   return {ticket, bytes};
@@ -187,6 +211,7 @@ std::optional<Uplink::Grant> Uplink::GiveInOrder(Clock::time_point now, Clock::t
         std::min(is_demand ? options_.demand_slice_bytes : options_.bulk_slice_bytes, entry.waiting_bytes);
     const uint64_t wire = WireOf(entry);
     if (wire > 0 && wire + slice > (is_demand ? options_.demand_wire_bytes : options_.bulk_wire_bytes)) break;
+    if (!is_demand && IsAhead(waiting, entry)) break;
     if (entry.priority == Priority::kFill && fill_limit_.ready_at() > now) {
       ask_again = fill_limit_.ready_at();
       return std::nullopt;

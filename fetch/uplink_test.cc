@@ -343,5 +343,69 @@ TEST_F(UplinkTest, RandomOperationsSendEverythingOnce) {
   for (const auto& [ticket, bytes] : left) EXPECT_EQ(bytes, 0U) << ticket;
 }
 
+// Two children with two asks each, and a kernel that gives the asks of each child a share of the link of their own.
+class SharedLink : public UplinkTest {
+ protected:
+  struct Child {
+    uint64_t weight = 1;                  // of the link, against the other's
+    uint64_t most_per_tick = UINT64_MAX;  // what its own link takes
+    std::map<Ticket, uint64_t> out;       // bytes not yet sent
+    uint64_t sent = 0;
+  };
+
+  // `bytes_per_tick` is what the link takes in a millisecond.
+  void Run(Uplink& uplink, std::map<std::string, Child>& children, uint64_t bytes_per_tick, milliseconds time) {
+    std::map<Ticket, Child*> owners;
+    for (auto& [name, child] : children) {
+      for (int i = 0; i < 2; ++i) owners[Add(uplink, name, "f", Priority::kPrefetch, 1024 * kGiB, true)] = &child;
+    }
+    for (const auto end = now_ + time; now_ < end; now_ += milliseconds(1)) {
+      while (const auto grant = Next(uplink)) owners.at(grant->ticket)->out[grant->ticket] = grant->bytes;
+      uint64_t weights = 0;
+      for (const auto& [name, child] : children) weights += child.out.size() * child.weight;
+      uint64_t left = bytes_per_tick;
+      for (auto& [name, child] : children) {
+        if (child.out.empty()) continue;
+        left -= Send(uplink, child, bytes_per_tick * child.out.size() * child.weight / weights);
+      }
+      for (auto& [name, child] : children) left -= Send(uplink, child, left);
+    }
+  }
+
+ private:
+  uint64_t Send(Uplink& uplink, Child& child, uint64_t most) {
+    uint64_t left = std::min(child.most_per_tick, most);
+    const uint64_t before = child.sent;
+    while (left > 0 && !child.out.empty()) {
+      const auto first = child.out.begin();
+      const uint64_t taken = std::min(left, first->second);
+      left -= taken;
+      child.sent += taken;
+      if ((first->second -= taken) > 0) continue;
+      uplink.Done(first->first, now_);
+      child.out.erase(first);
+    }
+    return child.sent - before;
+  }
+};
+
+TEST_F(SharedLink, ChildrenGetTheSameThoughTcpPrefersOne) {
+  Uplink uplink;
+  std::map<std::string, Child> children{{"a", {.weight = 55}}, {"b", {.weight = 45}}};
+  Run(uplink, children, 12'000, milliseconds(10'000));
+  const uint64_t a = children["a"].sent;
+  const uint64_t b = children["b"].sent;
+  EXPECT_LT(a - b, 2 * kMiB) << a << " and " << b;
+  EXPECT_GT(a + b, 115'000'000U) << "of 120: the link was not left idle";
+}
+
+TEST_F(SharedLink, AChildWithANarrowLinkCostsTheOtherLittle) {
+  Uplink uplink;
+  std::map<std::string, Child> children{{"a", {}}, {"b", {.most_per_tick = 600}}};
+  Run(uplink, children, 12'000, milliseconds(10'000));
+  EXPECT_GT(children["a"].sent, 105'000'000U) << "of 114";
+  EXPECT_GT(children["b"].sent, 5'500'000U) << "of 6 (in two passes a tick: at most 12)";
+}
+
 }  // namespace
 }  // namespace banyan::fetch

@@ -159,6 +159,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
 
   const std::shared_ptr<HttpServer::Impl> server_;  // shared: replies may outlive the server
   tcp::socket socket_;
+  const std::string client_;
   asio::strand<asio::io_context::executor_type> strand_;
   asio::steady_timer timer_;
   Clock::time_point deadline_ = Clock::time_point::max();
@@ -256,9 +257,17 @@ class Reply final : public HttpReply {
   std::atomic<bool> complete_{false};  // Send() was called, so that nothing is left to be said
 };
 
+// Empty when the client has gone already.
+std::string AddressOf(const tcp::socket& socket) {
+  error_code error;
+  const tcp::endpoint endpoint = socket.remote_endpoint(error);
+  return error ? std::string() : endpoint.address().to_string();
+}
+
 Connection::Connection(std::shared_ptr<HttpServer::Impl> server, tcp::socket socket)
     : server_(std::move(server)),
       socket_(std::move(socket)),
+      client_(AddressOf(socket_)),
       strand_(asio::make_strand(server_->context)),
       timer_(server_->context) {}
 
@@ -359,6 +368,7 @@ void Connection::Refuse(int status) {
 
 void Connection::Dispatch() {
   HttpRequest request = parser_->Take();
+  request.client = client_;
   request.taken_body = body_;
   EndBody(true);
   replying_ = true;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "fetch/priority_header.h"
 #include "mirror/route.h"
 
 namespace banyan::peer_agent {
@@ -42,19 +43,6 @@ bool HasToken(std::string_view authorization, std::string_view token) {
   return difference == 0;
 }
 
-fetch::Priority ParsePriority(std::string_view header) {
-  while (!header.empty()) {
-    std::string_view item = header.substr(0, header.find(','));
-    header.remove_prefix(std::min(header.size(), item.size() + 1));
-    while (!item.empty() && (item.front() == ' ' || item.front() == '\t')) item.remove_prefix(1);
-    if (item.size() < 3 || !item.starts_with("u=") || item[2] < '0' || item[2] > '7') continue;
-    if (item.size() > 3 && item[3] != ' ' && item[3] != ';') continue;
-    if (item[2] < '3') return fetch::Priority::kDemand;
-    return item[2] > '4' ? fetch::Priority::kFill : fetch::Priority::kPrefetch;
-  }
-  return fetch::Priority::kPrefetch;
-}
-
 tl::expected<PeerAsk, AskRefusal> ParsePeerAsk(const net::HttpRequest& request) {
   const auto refuse = [](int status, std::string message) {
     return tl::unexpected<AskRefusal>(AskRefusal{status, std::move(message)});
@@ -71,7 +59,7 @@ tl::expected<PeerAsk, AskRefusal> ParsePeerAsk(const net::HttpRequest& request) 
   if (ask.child.empty()) ask.child = "-";
   if (!IsName(ask.child)) return refuse(400, "Banyan-Node is not a name");
   if (!ask.function.empty() && !IsName(ask.function)) return refuse(400, "Banyan-Function is not a name");
-  ask.priority = ParsePriority(HeaderOf(request, "priority"));
+  ask.priority = fetch::ParsePriority(HeaderOf(request, "priority"));
   ask.only_if_cached = HeaderOf(request, "cache-control").find("only-if-cached") != std::string_view::npos;
   ask.recheck = HeaderOf(request, "banyan-recheck") == "1";
   ask.range = HeaderOf(request, "range");

@@ -35,7 +35,4 @@ tl::expected<PeerAsk, AskRefusal> ParsePeerAsk(const net::HttpRequest& request);
 // right.
 bool HasToken(std::string_view authorization, std::string_view token);
 
-// The urgency of a Priority header (RFC 9218): below 3 a reader waits, above 4 it is fill.
-fetch::Priority ParsePriority(std::string_view header);
-
 }  // namespace banyan::peer_agent

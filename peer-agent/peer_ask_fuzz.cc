@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "fetch/priority_header.h"
 #include "peer-agent/peer_ask.h"
 
 namespace {
@@ -22,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   constexpr std::string_view kToken = "secret";
   if (banyan::peer_agent::HasToken(bytes, kToken) && bytes.substr(bytes.size() - kToken.size()) != kToken) std::abort();
-  banyan::peer_agent::ParsePriority(bytes);
+  banyan::fetch::ParsePriority(bytes);
   banyan::net::HttpRequestParser parser(16 * 1024, 0);
   if (!parser.Feed(bytes) || !parser.done()) return 0;
   const auto ask = banyan::peer_agent::ParsePeerAsk(parser.Take());

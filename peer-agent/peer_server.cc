@@ -14,9 +14,9 @@
 
 #include "common/file_io.h"
 #include "common/log.h"
+#include "fetch/uplink_gate.h"
 #include "net/range_header.h"
 #include "peer-agent/peer_ask.h"
-#include "peer-agent/uplink_gate.h"
 
 namespace banyan::peer_agent {
 
@@ -112,16 +112,16 @@ class PeerServer::Impl : public std::enable_shared_from_this<PeerServer::Impl> {
   void Leave(const std::string& child);
   void WaitForLayer(std::shared_ptr<ChunkAnswer> answer);
   void LookLater();
-  std::shared_ptr<GatedReply> Wrap(const PeerAsk& ask, const std::shared_ptr<net::HttpReply>& reply,
-                                   const std::shared_ptr<ChunkAnswer>& answer);
-  void ServeWhole(net::HttpRequest request, std::shared_ptr<GatedReply> reply);
+  std::shared_ptr<fetch::GatedReply> Wrap(const PeerAsk& ask, const std::shared_ptr<net::HttpReply>& reply,
+                                          const std::shared_ptr<ChunkAnswer>& answer);
+  void ServeWhole(net::HttpRequest request, std::shared_ptr<fetch::GatedReply> reply);
 
   const PeerServerOptions options_;
   PeerCatalog& catalog_;
   fetch::Timer& timer_;
   Executor& executor_;
   Counters counters_;
-  UplinkGate gate_;
+  fetch::UplinkGate gate_;
   std::atomic<bool> serving_{true};
 
   std::mutex mutex_;
@@ -147,12 +147,12 @@ class ChunkAnswer : public std::enable_shared_from_this<ChunkAnswer> {
       : server_(std::move(server)), ask_(std::move(ask)) {}
 
   const PeerAsk& ask() const { return ask_; }
-  void SetReply(std::shared_ptr<GatedReply> reply) { reply_ = std::move(reply); }
+  void SetReply(std::shared_ptr<fetch::GatedReply> reply) { reply_ = std::move(reply); }
   bool over() const {
     const std::lock_guard lock(mutex_);
     return over_;
   }
-  std::shared_ptr<GatedReply> TakeReply() {
+  std::shared_ptr<fetch::GatedReply> TakeReply() {
     const std::lock_guard lock(mutex_);
     return std::exchange(reply_, nullptr);
   }
@@ -169,9 +169,9 @@ class ChunkAnswer : public std::enable_shared_from_this<ChunkAnswer> {
   void Read();
   void OnView(uint32_t index, Result<fetch::CompressedView> view);
   void AnswerIfReady();
-  void Check(Views views, std::shared_ptr<GatedReply> reply);
-  void Send(Views views, const std::shared_ptr<GatedReply>& reply);
-  void Refuse(const std::shared_ptr<GatedReply>& reply, const Error& error);
+  void Check(Views views, std::shared_ptr<fetch::GatedReply> reply);
+  void Send(Views views, const std::shared_ptr<fetch::GatedReply>& reply);
+  void Refuse(const std::shared_ptr<fetch::GatedReply>& reply, const Error& error);
 
   const std::shared_ptr<PeerServer::Impl> server_;
   const PeerAsk ask_;
@@ -180,7 +180,7 @@ class ChunkAnswer : public std::enable_shared_from_this<ChunkAnswer> {
   const std::shared_ptr<std::atomic<uint64_t>> first_chunk_ = std::make_shared<std::atomic<uint64_t>>(kNoChunk);
 
   mutable std::mutex mutex_;
-  std::shared_ptr<GatedReply> reply_;  // guarded by mutex_, as is all below; null once it is answered
+  std::shared_ptr<fetch::GatedReply> reply_;  // guarded by mutex_, as is all below; null once it is answered
   ChunkRange chunks_;
   Views views_;
   std::vector<fetch::ReadId> reads_;
@@ -284,7 +284,7 @@ void ChunkAnswer::OnView(uint32_t index, Result<fetch::CompressedView> view) {
 
 void ChunkAnswer::AnswerIfReady() {
   Views views;
-  std::shared_ptr<GatedReply> reply;
+  std::shared_ptr<fetch::GatedReply> reply;
   bool check = false;
   {
     const std::lock_guard lock(mutex_);
@@ -300,7 +300,7 @@ void ChunkAnswer::AnswerIfReady() {
   reply->Send(Refusal(503, "too many rechecks"));
 }
 
-void ChunkAnswer::Check(Views views, std::shared_ptr<GatedReply> reply) {
+void ChunkAnswer::Check(Views views, std::shared_ptr<fetch::GatedReply> reply) {
   uint32_t bad = 0;
   for (uint32_t i = 0; i < views.size(); ++i) {
     if (!views[i] || !*views[i]) continue;
@@ -322,7 +322,7 @@ void ChunkAnswer::Check(Views views, std::shared_ptr<GatedReply> reply) {
   Read();
 }
 
-void ChunkAnswer::Send(Views views, const std::shared_ptr<GatedReply>& reply) {
+void ChunkAnswer::Send(Views views, const std::shared_ptr<fetch::GatedReply>& reply) {
   const image_format::Device& device = layer_->device();
   ByteRange range = device.chunks[chunks_.begin].blob_range();
   uint32_t count = 1;
@@ -348,7 +348,7 @@ void ChunkAnswer::Send(Views views, const std::shared_ptr<GatedReply>& reply) {
   reply->End();
 }
 
-void ChunkAnswer::Refuse(const std::shared_ptr<GatedReply>& reply, const Error& error) {
+void ChunkAnswer::Refuse(const std::shared_ptr<fetch::GatedReply>& reply, const Error& error) {
   if (error.code == Code::kNotFound) {
     ++server_->counters().not_found;
     return reply->Send(Refusal(404, error.message));
@@ -473,15 +473,16 @@ void PeerServer::Impl::Handle(net::HttpRequest request, const std::shared_ptr<ne
   const bool whole = !ask.chunks || ask.head || found.kind == PeerCatalog::Found::Kind::kWhole;
   if (whole) return ServeWhole(std::move(request), Wrap(ask, reply, nullptr));
   const auto answer = std::make_shared<ChunkAnswer>(shared_from_this(), ask);
-  const std::shared_ptr<GatedReply> gated = Wrap(ask, reply, answer);
+  const std::shared_ptr<fetch::GatedReply> gated = Wrap(ask, reply, answer);
   answer->SetReply(gated);
   if (!answer->Begin(found)) WaitForLayer(answer);
   gated->TellWaiting();
 }
 
-std::shared_ptr<GatedReply> PeerServer::Impl::Wrap(const PeerAsk& ask, const std::shared_ptr<net::HttpReply>& reply,
-                                                   const std::shared_ptr<ChunkAnswer>& answer) {
-  UplinkGate::Answer wanted{ask.child, ask.function, ask.priority, ask.head, nullptr, nullptr};
+std::shared_ptr<fetch::GatedReply> PeerServer::Impl::Wrap(const PeerAsk& ask,
+                                                          const std::shared_ptr<net::HttpReply>& reply,
+                                                          const std::shared_ptr<ChunkAnswer>& answer) {
+  fetch::UplinkGate::Answer wanted{ask.child, ask.function, ask.priority, ask.head, nullptr, nullptr};
   const std::weak_ptr<ChunkAnswer> weak = answer;
   if (answer) {
     wanted.via = [chunk = answer->first_chunk(), blob = ask.blob, waits = options_.chunk_waits]() -> std::string {
@@ -498,7 +499,7 @@ std::shared_ptr<GatedReply> PeerServer::Impl::Wrap(const PeerAsk& ask, const std
   return gate_.Wrap(reply, std::move(wanted));
 }
 
-void PeerServer::Impl::ServeWhole(net::HttpRequest request, std::shared_ptr<GatedReply> reply) {
+void PeerServer::Impl::ServeWhole(net::HttpRequest request, std::shared_ptr<fetch::GatedReply> reply) {
   if (!options_.whole_blobs) {
     ++counters_.not_found;
     return reply->Send(Refusal(404, "no whole blobs here"));
@@ -510,7 +511,7 @@ void PeerServer::Impl::ServeWhole(net::HttpRequest request, std::shared_ptr<Gate
   for (const auto& [name, value] : request.headers.fields()) {
     if (name != "authorization") rest.headers.Add(name, value);
   }
-  const std::shared_ptr<GatedReply> gated = reply;
+  const std::shared_ptr<fetch::GatedReply> gated = reply;
   options_.whole_blobs(std::move(rest), std::move(reply));
   gated->TellWaiting();
 }
@@ -592,7 +593,7 @@ bool PeerServer::Impl::Recheck(std::function<void()> check) {
 PeerServerStats PeerServer::Impl::stats() const {
   PeerServerStats stats;
   for (size_t i = 0; i < stats.asks.size(); ++i) stats.asks[i] = counters_.asks[i];
-  const GateStats gate = gate_.stats();
+  const fetch::GateStats gate = gate_.stats();
   stats.sent_bytes = gate.sent_bytes;
   stats.waited = gate.waited;
   stats.interims = gate.interims;

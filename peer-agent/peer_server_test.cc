@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "fetch/priority_header.h"
 #include "fetch/testing/test_layer.h"
 #include "net/http_client.h"
 #include "net/range_header.h"
@@ -652,7 +653,7 @@ TEST(PeerAskTest, Priority) {
            {",,,u", Priority::kPrefetch},
            {"u=", Priority::kPrefetch},
        }) {
-    EXPECT_EQ(ParsePriority(header), priority) << header;
+    EXPECT_EQ(fetch::ParsePriority(header), priority) << header;
   }
 }
 

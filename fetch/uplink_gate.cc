@@ -1,4 +1,4 @@
-#include "peer-agent/uplink_gate.h"
+#include "fetch/uplink_gate.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -11,11 +11,10 @@
 #include <variant>
 #include <vector>
 
-namespace banyan::peer_agent {
+namespace banyan::fetch {
 
 namespace {
 
-using Clock = fetch::Clock;
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 class Reply;
@@ -24,7 +23,7 @@ class Reply;
 
 class UplinkGate::Impl : public std::enable_shared_from_this<UplinkGate::Impl> {
  public:
-  Impl(const GateOptions& options, fetch::Timer& timer)
+  Impl(const GateOptions& options, Timer& timer)
       : interim_interval_(options.interim_interval), timer_(timer), uplink_(options.uplink) {}
 
   std::shared_ptr<GatedReply> Wrap(std::shared_ptr<net::HttpReply> reply, Answer answer);
@@ -33,10 +32,10 @@ class UplinkGate::Impl : public std::enable_shared_from_this<UplinkGate::Impl> {
   void Close();
 
   // The side of the replies; none of these calls is made with a reply's lock held. Add: 0 when closed.
-  fetch::Uplink::Ticket Add(const std::shared_ptr<Reply>& reply, const Answer& answer);
-  void Extend(fetch::Uplink::Ticket ticket, uint64_t bytes);
-  void Done(fetch::Uplink::Ticket ticket, fetch::Priority priority, uint64_t bytes);
-  void Remove(fetch::Uplink::Ticket ticket);
+  Uplink::Ticket Add(const std::shared_ptr<Reply>& reply, const Answer& answer);
+  void Extend(Uplink::Ticket ticket, uint64_t bytes);
+  void Done(Uplink::Ticket ticket, Priority priority, uint64_t bytes);
+  void Remove(Uplink::Ticket ticket);
   void CallAfter(std::chrono::milliseconds time, std::function<void()> task);
   // The headers of a 102 that is to be sent now, and counts; nullopt: closed.
   std::optional<Headers> Interim(const Answer& answer, bool first);
@@ -48,13 +47,13 @@ class UplinkGate::Impl : public std::enable_shared_from_this<UplinkGate::Impl> {
   void PumpAt(Clock::time_point when);
 
   const std::chrono::milliseconds interim_interval_;
-  fetch::Timer& timer_;
+  Timer& timer_;
   mutable std::mutex mutex_;
   bool closed_ = false;  // guarded by mutex_, as is the rest
-  fetch::Uplink uplink_;
-  std::unordered_map<fetch::Uplink::Ticket, std::shared_ptr<Reply>> replies_;  // those with a ticket
-  Clock::time_point pump_at_ = Clock::time_point::max();                       // when the timer will call Pump()
-  fetch::Timer::Id pump_timer_ = 0;
+  Uplink uplink_;
+  std::unordered_map<Uplink::Ticket, std::shared_ptr<Reply>> replies_;  // those with a ticket
+  Clock::time_point pump_at_ = Clock::time_point::max();                // when the timer will call Pump()
+  Timer::Id pump_timer_ = 0;
   GateStats stats_;
 };
 
@@ -91,7 +90,7 @@ class Reply final : public std::enable_shared_from_this<Reply> {
   void Cut() { Finish(true); }
 
   // The gate's: `bytes` may go now.
-  void Granted(fetch::Uplink::Ticket ticket, uint64_t bytes);
+  void Granted(Uplink::Ticket ticket, uint64_t bytes);
 
  private:
   struct Head {
@@ -107,8 +106,7 @@ class Reply final : public std::enable_shared_from_this<Reply> {
 
   Step TakeStep(uint64_t& left, std::vector<std::function<void(bool)>>& whole);
   void Tick(bool first);
-  void Written(fetch::Uplink::Ticket ticket, uint64_t bytes, const std::vector<std::function<void(bool)>>& whole,
-               bool alive);
+  void Written(Uplink::Ticket ticket, uint64_t bytes, const std::vector<std::function<void(bool)>>& whole, bool alive);
   void EndIfDone();
   void Finish(bool gone);
 
@@ -123,7 +121,7 @@ class Reply final : public std::enable_shared_from_this<Reply> {
   bool ended_ = false;
   bool waiting_told_ = false;
   bool over_ = false;
-  fetch::Uplink::Ticket ticket_ = 0;
+  Uplink::Ticket ticket_ = 0;
   std::deque<Piece> pieces_;
   bool granted_ = false;  // bytes are with reply_
 };
@@ -211,7 +209,7 @@ void Reply::SendHead(int status, Headers headers, std::optional<uint64_t> body_b
     if (over_ || std::exchange(answered_, true)) return;
     head_ = Head{status, std::move(headers), body_bytes};
   }
-  const fetch::Uplink::Ticket ticket = gate_->Add(shared_from_this(), answer_);
+  const Uplink::Ticket ticket = gate_->Add(shared_from_this(), answer_);
   {
     const std::lock_guard lock(mutex_);
     ticket_ = ticket;
@@ -222,7 +220,7 @@ void Reply::SendHead(int status, Headers headers, std::optional<uint64_t> body_b
 
 void Reply::Enqueue(Piece piece) {
   const uint64_t bytes = piece.left();
-  fetch::Uplink::Ticket ticket = 0;
+  Uplink::Ticket ticket = 0;
   bool refused = false;
   {
     const std::lock_guard lock(mutex_);
@@ -276,7 +274,7 @@ Reply::Step Reply::TakeStep(uint64_t& left, std::vector<std::function<void(bool)
   return step;
 }
 
-void Reply::Granted(fetch::Uplink::Ticket ticket, uint64_t bytes) {
+void Reply::Granted(Uplink::Ticket ticket, uint64_t bytes) {
   std::optional<Head> head;
   std::vector<Step> steps;
   std::vector<std::function<void(bool)>> whole;  // of the pieces that this grant brings to their end
@@ -303,7 +301,7 @@ void Reply::Granted(fetch::Uplink::Ticket ticket, uint64_t bytes) {
   }
 }
 
-void Reply::Written(fetch::Uplink::Ticket ticket, uint64_t bytes, const std::vector<std::function<void(bool)>>& whole,
+void Reply::Written(Uplink::Ticket ticket, uint64_t bytes, const std::vector<std::function<void(bool)>>& whole,
                     bool alive) {
   {
     const std::lock_guard lock(mutex_);
@@ -330,7 +328,7 @@ void Reply::EndIfDone() {
 
 void Reply::Finish(bool gone) {
   std::deque<Piece> pieces;
-  fetch::Uplink::Ticket ticket = 0;
+  Uplink::Ticket ticket = 0;
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(over_, true)) return;
@@ -357,16 +355,15 @@ std::shared_ptr<GatedReply> UplinkGate::Impl::Wrap(std::shared_ptr<net::HttpRepl
   return std::make_shared<Handle>(std::make_shared<Reply>(shared_from_this(), std::move(reply), std::move(answer)));
 }
 
-fetch::Uplink::Ticket UplinkGate::Impl::Add(const std::shared_ptr<Reply>& reply, const Answer& answer) {
+Uplink::Ticket UplinkGate::Impl::Add(const std::shared_ptr<Reply>& reply, const Answer& answer) {
   const std::lock_guard lock(mutex_);
   if (closed_) return 0;
-  const fetch::Uplink::Ticket ticket =
-      uplink_.Add(answer.child, answer.function, answer.priority, 0, false, timer_.Now());
+  const Uplink::Ticket ticket = uplink_.Add(answer.child, answer.function, answer.priority, 0, false, timer_.Now());
   replies_.emplace(ticket, reply);
   return ticket;
 }
 
-void UplinkGate::Impl::Extend(fetch::Uplink::Ticket ticket, uint64_t bytes) {
+void UplinkGate::Impl::Extend(Uplink::Ticket ticket, uint64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     uplink_.Extend(ticket, bytes, timer_.Now());
@@ -374,7 +371,7 @@ void UplinkGate::Impl::Extend(fetch::Uplink::Ticket ticket, uint64_t bytes) {
   Pump();
 }
 
-void UplinkGate::Impl::Done(fetch::Uplink::Ticket ticket, fetch::Priority priority, uint64_t bytes) {
+void UplinkGate::Impl::Done(Uplink::Ticket ticket, Priority priority, uint64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     uplink_.Done(ticket, timer_.Now());
@@ -383,7 +380,7 @@ void UplinkGate::Impl::Done(fetch::Uplink::Ticket ticket, fetch::Priority priori
   Pump();
 }
 
-void UplinkGate::Impl::Remove(fetch::Uplink::Ticket ticket) {
+void UplinkGate::Impl::Remove(Uplink::Ticket ticket) {
   std::shared_ptr<Reply> last;  // let go of after the lock
   {
     const std::lock_guard lock(mutex_);
@@ -398,12 +395,12 @@ void UplinkGate::Impl::Remove(fetch::Uplink::Ticket ticket) {
 }
 
 void UplinkGate::Impl::Pump() {
-  std::vector<std::pair<std::shared_ptr<Reply>, fetch::Uplink::Grant>> grants;
+  std::vector<std::pair<std::shared_ptr<Reply>, Uplink::Grant>> grants;
   {
     const std::lock_guard lock(mutex_);
     const Clock::time_point now = timer_.Now();
     while (true) {
-      const fetch::Uplink::Turn turn = uplink_.Next(now);
+      const Uplink::Turn turn = uplink_.Next(now);
       if (turn.grant) {
         grants.emplace_back(replies_.at(turn.grant->ticket), *turn.grant);
         continue;
@@ -464,7 +461,7 @@ GateStats UplinkGate::Impl::stats() const {
 }
 
 void UplinkGate::Impl::Close() {
-  std::unordered_map<fetch::Uplink::Ticket, std::shared_ptr<Reply>> left;
+  std::unordered_map<Uplink::Ticket, std::shared_ptr<Reply>> left;
   {
     const std::lock_guard lock(mutex_);
     closed_ = true;
@@ -474,8 +471,7 @@ void UplinkGate::Impl::Close() {
   for (const auto& [ticket, reply] : left) reply->Cut();
 }
 
-UplinkGate::UplinkGate(const GateOptions& options, fetch::Timer& timer)
-    : impl_(std::make_shared<Impl>(options, timer)) {}
+UplinkGate::UplinkGate(const GateOptions& options, Timer& timer) : impl_(std::make_shared<Impl>(options, timer)) {}
 
 UplinkGate::~UplinkGate() { Close(); }
 
@@ -487,4 +483,4 @@ std::shared_ptr<GatedReply> UplinkGate::Wrap(std::shared_ptr<net::HttpReply> rep
 
 GateStats UplinkGate::stats() const { return impl_->stats(); }
 
-}  // namespace banyan::peer_agent
+}  // namespace banyan::fetch

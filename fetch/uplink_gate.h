@@ -17,7 +17,7 @@
 #include "fetch/uplink.h"
 #include "net/http_server.h"
 
-namespace banyan::peer_agent {
+namespace banyan::fetch {
 
 // One answer on its way to a peer. Internally synchronised.
 class GatedReply : public net::HttpReply {
@@ -28,7 +28,7 @@ class GatedReply : public net::HttpReply {
 };
 
 struct GateOptions {
-  fetch::UplinkOptions uplink;
+  UplinkOptions uplink;
   std::chrono::milliseconds interim_interval{300};
 };
 
@@ -48,7 +48,7 @@ class UplinkGate {
   struct Answer {
     std::string child;
     std::string function;
-    fetch::Priority priority = fetch::Priority::kPrefetch;
+    Priority priority = Priority::kPrefetch;
     bool head_only = false;  // the request is a HEAD
     // Whom this node waits for; may be null. Any thread, under the gate's lock; not called after Close().
     std::function<std::string()> via;
@@ -56,7 +56,7 @@ class UplinkGate {
   };
 
   // `timer` must outlive the gate and the answers.
-  UplinkGate(const GateOptions& options, fetch::Timer& timer);
+  UplinkGate(const GateOptions& options, Timer& timer);
   ~UplinkGate();
   UplinkGate(const UplinkGate&) = delete;
   UplinkGate& operator=(const UplinkGate&) = delete;
@@ -72,4 +72,4 @@ class UplinkGate {
   const std::shared_ptr<Impl> impl_;  // shared with answers
 };
 
-}  // namespace banyan::peer_agent
+}  // namespace banyan::fetch
