@@ -1,29 +1,40 @@
 #!/usr/bin/env -S python3 -B
-"""What readers notice when nodes, links, the manager or the proxy fail in the middle of a stream.
+"""What readers notice when nodes, links, the manager or the proxy fail while they read.
 
-    faults.py [--nodes 16] [--rate 50mbit] [--mib 64] [--cases none,interior,cut,root,third,churn,manager,both]
-              [--mode tree2] [--check] [--kill-stall 1.0] [--cut-stall 3.0] [--served 1.05] [--json FILE]
+    faults.py [--nodes 8] [--rate 30mbit] [--mib 24] [--pace 0.6] [--orders in,random] [--mode tree2] [--json FILE]
+              [--cases none,interior,cut,leaf,root,third,churn,proxy,manager,both]
+              [--check] [--kill-stall 1.0] [--cut-stall 3.0] [--served-rise 1.05]
 
-Every node mounts one image and reads its file from beginning to end; at a third of the time
-  interior  a node that feeds others is killed with -9     cut    the same node falls silent (its link drops packets)
+Every node mounts one image and reads its file, in order or at random (all in the same order, as starts of one image do), at `pace` of its
+link, so that a long read is the fault's doing and not the link's. At a third of the time
+  interior  a node that feeds others is killed with -9            cut    the same node falls silent (its link drops packets)
   root      the node that the proxy feeds in stripe 0 is killed   third  a third of the nodes at once
-  churn     every second somebody leaves or joins           manager   the tree-manager is killed, and is back 4 s later
-  both      manager and proxy are killed; the nodes go on from each other and from the registry
-`stall` is the longest read of any survivor that was waiting at the fault or later, `moved` how many nodes have other parents 5 s
-after it, of them `own` were children of the dead. `mended` is how long the manager's tree still named the dead as a parent; `proxy` what registry and
-proxy sent, over the layer.
+  leaf      a node that feeds nobody falls silent: no child reports it
+  churn     every second somebody leaves (politely or not) or joins
+  proxy     the proxy is killed       manager   the tree-manager is killed, and is back 4 s later       both   manager and proxy are killed
+In the last three, two nodes start another image, which nobody has, half a second after the fault: `start` is how long mounting it and its first read take.
+
+Seconds: p50, p99 and the longest of all reads before the fault, and p50, p99 and the longest (`stall`) of the survivors' reads that
+waited at the fault or later. `moved`: nodes with other parents 5 s after it, of them `own` were children of the dead. `mended`: until the
+manager's trees did not have the dead any more. `proxy`: what registry and proxy sent, over the layer; `rise`: that over the same of
+the run without a fault (case none, the same order).
 """
 import argparse
 import json
 import random
+import subprocess
 import sys
 import threading
 import time
 
-from lablib import Lab, bits_per_second, finish_all
-from readers import Reader, random_image_digest
+from lablib import Lab, bits_per_second, mount_all, percentiles
+from readers import PacedReader, piece_order, random_image_pieces
 
-CASES = ["none", "interior", "cut", "root", "third", "churn", "manager", "both"]
+CASES = ["none", "interior", "cut", "leaf", "root", "third", "churn", "proxy", "manager", "both"]
+SILENT = ("cut", "leaf")
+SERVERS = {"proxy": ["proxy"], "manager": ["manager"], "both": ["manager", "proxy"]}
+OTHER_IMAGE = "random-8"
+MANAGER_AWAY = 4
 
 
 def parents_of(tree):
@@ -40,6 +51,8 @@ def victims_of(case, parents):
     feeders = [n for n in names if children(parents, n)]
     if case in ("interior", "cut"):
         return [next((n for n in feeders if "" not in parents[n]), feeders[0])]
+    if case == "leaf":
+        return [next((n for n in reversed(names) if n not in feeders), min(names, key=lambda n: len(children(parents, n))))]
     if case == "root":
         return [next(n for n in feeders if parents[n][0] == "")]
     if case == "third":
@@ -47,146 +60,198 @@ def victims_of(case, parents):
     return []
 
 
-def churn(lab, nodes, image, stop):
-    """One of `nodes` leaves (politely or not), and comes back empty, joining again; then the next."""
-    source = random.Random(2)
-    while not stop.is_set():
-        node = source.choice(nodes)
-        lab.sh(source.choice(["stop", "kill"]), node)
-        stop.wait(1)
-        lab.sh("wipe", node)
-        lab.sh("start", node)
-        lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1")
-        stop.wait(1)
+class Churn(threading.Thread):
+    """One of `nodes` leaves, and comes back empty, joining again; then the next."""
+
+    def __init__(self, lab, nodes, image):
+        super().__init__(daemon=True)
+        self.lab, self.nodes, self.image, self.stop, self.begun = lab, nodes, image, threading.Event(), []
+
+    def run(self):
+        source = random.Random(2)
+        while not self.stop.is_set():
+            node = source.choice(self.nodes)
+            self.lab.sh(source.choice(["stop", "kill"]), node)
+            self.stop.wait(1)
+            self.lab.sh("wipe", node)
+            self.lab.sh("start", node)
+            self.begun.append(self.lab.start(node, "-q", "prefetch", f"{self.lab.registry}/{self.image}:1", stderr=subprocess.DEVNULL))
+            self.stop.wait(1)
+
+    def end(self):
+        self.stop.set()
+        self.join()
+        for process in self.begun:
+            process.kill()
+            process.wait()
 
 
 class TreeWatch(threading.Thread):
-    """Polls the manager's tree; notes when it no longer names any of the dead as a parent."""
+    """Polls the manager's trees; notes when none of the dead is in them any more."""
 
-    def __init__(self, lab, image, dead):
+    def __init__(self, lab, image, dead, since):
         super().__init__(daemon=True)
-        self.lab, self.image, self.dead = lab, image, set(dead)
-        self.began, self.mended, self.stop = time.monotonic(), None, threading.Event()
+        self.lab, self.image, self.dead, self.since = lab, image, set(dead), since
+        self.mended, self.stop = None, threading.Event()
 
     def run(self):
-        while not self.stop.wait(0.2):
-            try:
-                parents = parents_of(self.lab.tree(self.image))
-            except Exception:  # the manager is away, or was asked in the middle of its start
-                continue
-            if not any(self.dead & set(up) for node, up in parents.items() if node not in self.dead):
-                self.mended = time.monotonic() - self.began
+        while not self.stop.wait(0.1):
+            parents = parents_of(self.lab.tree(self.image))
+            if not self.dead & (set(parents) | {parent for up in parents.values() for parent in up}):
+                self.mended = time.monotonic() - self.since
                 return
 
 
-def run_case(arguments, case, digest):
+def start_another(lab, nodes):
+    """Mounts OTHER_IMAGE and reads from it; returns the seconds until each has, or an error's text."""
+    began = time.monotonic()
+    try:
+        files, _ = mount_all(lab, nodes, OTHER_IMAGE, "other")
+        times = {}
+        for node, path in files.items():
+            with open(path, "rb") as f:
+                f.read(64 << 10)
+            times[node] = time.monotonic() - began
+        return times
+    except Exception as error:
+        return str(error)
+
+
+def fail(lab, case, victims):
+    """Does what the case says. Returns when it has been done."""
+    command = "cut" if case in SILENT else "kill"
+    for process in [lab.begin_sh(command, name) for name in victims + SERVERS.get(case, [])]:
+        if process.wait() != 0:
+            raise RuntimeError(f"{case}: {command} failed")
+
+
+def moves(before, after, victims):
+    moved = {node for node in after if node in before and node not in victims and after[node] != before[node]}
+    orphans = set().union(*(children(before, victim) for victim in victims)) - set(victims)
+    return {"moved": sorted(moved), "own": sorted(moved & orphans), "orphans": sorted(orphans)}
+
+
+def run_case(arguments, case, order, pieces):
     image = f"random-{arguments.mib}"
-    with Lab(arguments.nodes, arguments.mode, arguments.rate, [image]) as lab:
+    images = [image, OTHER_IMAGE] if case in SERVERS else [image]
+    with Lab(arguments.nodes, arguments.mode, arguments.rate, images) as lab:
         size = lab.data_blobs(image)[0]["size"]
-        ideal = size * 8 / bits_per_second(arguments.rate)
-        mounts = {node: f"{lab.directory}/mnt/{node}" for node in lab.nodes}
-        finish_all({node: lab.start(node, "-q", "mount", f"docker://{lab.registry}/{image}:1", path)
-                    for node, path in mounts.items()})
+        pace = arguments.pace * bits_per_second(arguments.rate) / 8
+        files, _ = mount_all(lab, lab.nodes, image, "mnt")
         time.sleep(1)
         lab.mark()
-        before = parents_of(lab.tree(image)) if lab.mode != "star" else {}
-        victims = victims_of(case, before) if before else lab.nodes[:1] if case in ("interior", "cut") else []
+        before = parents_of(lab.tree(image))
+        victims = victims_of(case, before)
         # Those that come and go read nothing: they are not survivors.
         restless = lab.nodes[-max(2, len(lab.nodes) // 4):] if case == "churn" else []
-        readers = {node: Reader(node, f"{path}/random.bin") for node, path in mounts.items() if node not in restless}
-        start = time.monotonic()
+        readers = {node: PacedReader(node, path, pace, piece_order(len(pieces), order), pieces)
+                   for node, path in files.items() if node not in restless}
         for reader in readers.values():
             reader.start()
-        time.sleep(ideal / 3)
-        result = {"case": case, "mode": arguments.mode, "nodes": arguments.nodes, "rate": arguments.rate, "bytes": size, "ideal": ideal,
-                  "victims": victims}
-        survivors = [readers[node] for node in lab.nodes if node in readers and node not in victims]
+        time.sleep(size / pace / 3)
+        survivors = [reader for node, reader in readers.items() if node not in victims]
+        result = {"case": case, "order": order, "mode": arguments.mode, "nodes": arguments.nodes, "rate": arguments.rate, "pace": arguments.pace,
+                  "bytes": size, "victims": victims}
+        churn = Churn(lab, restless, image) if restless else None
         fault = time.monotonic()
-        stop = threading.Event()
-        if case == "churn":
-            threading.Thread(target=churn, args=(lab, restless, image, stop), daemon=True).start()
-        for victim in victims:
-            lab.sh("cut" if case == "cut" else "kill", victim)
-        watch = TreeWatch(lab, image, victims)
-        if before and victims:
-            watch.start()
-        if case in ("manager", "both"):
-            lab.sh("kill", "manager")
-        if case == "both":
-            lab.sh("kill", "proxy")
+        fail(lab, case, victims)
+        watch = TreeWatch(lab, image, victims, fault) if victims else None
+        for thread in filter(None, (churn, watch)):
+            thread.start()
+        if case in SERVERS:
+            time.sleep(0.5)
+            result["start"] = start_another(lab, lab.nodes[-2:])
         if case == "manager":
-            time.sleep(4)
+            time.sleep(max(0, fault + MANAGER_AWAY - time.monotonic()))
             lab.sh("start", "manager")
-        if before and case not in ("both", "churn"):
-            time.sleep(max(0, fault + 5 - time.monotonic()))
-            after = parents_of(lab.tree(image))
-            moved = {node for node in after if node not in victims and after[node] != before.get(node)}
-            orphans = set().union(*(children(before, victim) for victim in victims)) - set(victims)
-            result |= {"moved": sorted(moved), "own": sorted(moved & orphans), "orphans": sorted(orphans)}
+        if case not in ("both", "churn", "none"):
+            time.sleep(max(0, fault + (MANAGER_AWAY + 5 if case == "manager" else 5) - time.monotonic()))
+            result |= moves(before, parents_of(lab.tree(image)), victims)
         for reader in survivors:
             reader.join()
-        stop.set()
-        watch.stop.set()
+        if churn:
+            churn.end()
+        if watch:
+            watch.join(max(0, fault + 15 - time.monotonic()))
+            watch.stop.set()
         links = lab.stats()
-        result |= {
-            "last": max(reader.ended for reader in survivors) - start,
-            "stall": max(reader.longest_stall(fault) for reader in survivors),
-            "stall_before": max(reader.longest_stall(0, fault) for reader in survivors),
-            "stalls": {reader.node: reader.longest_stall(fault) for reader in survivors},
-            "wrong": [f"{reader.node}: {reader.error or 'wrong bytes'}" for reader in survivors if reader.digest != digest],
-            "mended": watch.mended, "served": (links["proxy"]["sent"] + links["registry"]["sent"]) / size, "links": links}
-        stop.wait(0.1)
-        if case == "churn":
-            time.sleep(3)  # its last command
-        return result
+        late = sorted(((seconds, began - fault, reader.node) for reader in survivors for began, seconds in reader.reads
+                       if began + seconds > fault), reverse=True)
+        return result | {
+            "before": percentiles([s for reader in readers.values() for s in reader.latencies(until=fault)]),
+            "after": percentiles([s for reader in survivors for s in reader.latencies(since=fault)]), "latest": late[:12],
+            "wrong": [f"{reader.node}: {what}" for reader in survivors for what in reader.wrong or ([] if reader.done else ["not all was read"])],
+            "mended": watch.mended if watch else None, "served": (links["proxy"]["sent"] + links["registry"]["sent"]) / size, "links": links}
 
 
 def misses(arguments, result):
-    limit = arguments.cut_stall if result["case"] == "cut" else arguments.kill_stall
+    case = result["case"]
     missed = list(result["wrong"])
-    if result["stall"] > limit:
-        missed.append(f"a read stalled for {result['stall']:.2f} s ({limit})")
-    if result["case"] not in ("both", "churn") and result["served"] > arguments.served * (1.2 if result["case"] == "third" else 1):
-        missed.append(f"registry and proxy sent {result['served']:.3f} x the layer ({arguments.served})")
-    # A leave may move up to 6 edges; others than the dead node's children move only to fill its place.
-    if result["case"] in ("interior", "cut", "root") and "moved" in result and len(set(result["moved"]) - set(result["orphans"])) > 4:
+    limit = arguments.cut_stall if case in SILENT else arguments.kill_stall
+    if result["after"]["max"] > limit:
+        missed.append(f"a read stalled for {result['after']['max']:.2f} s ({limit})")
+    if case in ("interior", "cut", "leaf", "root") and (result.get("rise") or 0) > arguments.served_rise:
+        missed.append(f"registry and proxy sent {result['rise']:.3f} x what they send without a fault ({arguments.served_rise})")
+    # Others than the dead node's children move only to fill its place: a leave changes at most 6 edges.
+    if case in ("interior", "cut", "leaf", "root") and len(set(result["moved"]) - set(result["orphans"])) > 4:
         missed.append(f"moved: {result['moved']}, though only {result['orphans']} had lost a parent")
-    if result["case"] == "manager" and result.get("moved"):
+    if case == "manager" and result["moved"]:
         missed.append(f"the manager's return moved {result['moved']}")
-    if result["victims"] and "moved" in result and (result["mended"] or 99) > (10 if result["case"] == "cut" else 5):
-        missed.append(f"the tree named the dead for {result['mended']} s")
-    return [f"{result['case']}: {line}" for line in missed]
+    if isinstance(result.get("start"), str):
+        missed.append(f"a start failed: {result['start']}")
+    if result["victims"] and (result["mended"] or 99) > (10 if case in SILENT else 5):
+        missed.append(f"the trees had the dead for {result['mended']} s")
+    return [f"{case} ({result['order']}): {line}" for line in missed]
+
+
+HEADINGS = ["p50", "p99", "max", "p50", "p99", "stall", "moved", "own", "mended", "proxy", "rise", "start"]
+
+
+def row(result):
+    def number(value, format_spec):
+        return "-" if value is None else format(value, format_spec)
+    start = result.get("start")
+    slowest = max(start.values()) if isinstance(start, dict) else None
+    before, after = result["before"], result["after"]
+    return [number(before["p50"], ".2f"), number(before["p99"], ".2f"), number(before["max"], ".2f"), number(after["p50"], ".2f"),
+            number(after["p99"], ".2f"), number(after["max"], ".2f"), str(len(result.get("moved", []))), str(len(result.get("own", []))),
+            number(result["mended"], ".2f"), number(result["served"], ".3f"), number(result.get("rise"), ".3f"), number(slowest, ".2f")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=16)
-    parser.add_argument("--rate", default="50mbit")
-    parser.add_argument("--mib", type=int, default=64)
+    parser.add_argument("--nodes", type=int, default=8)
+    parser.add_argument("--rate", default="30mbit")
+    parser.add_argument("--mib", type=int, default=24)
+    parser.add_argument("--pace", type=float, default=0.6)
+    parser.add_argument("--orders", default="in,random")
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--mode", default="tree2")
+    parser.add_argument("--mode", default="tree2", choices=["tree2", "tree1"])
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--kill-stall", type=float, default=1.0)
     parser.add_argument("--cut-stall", type=float, default=3.0)
-    parser.add_argument("--served", type=float, default=1.05)
+    parser.add_argument("--served-rise", type=float, default=1.05)
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    digest = random_image_digest(f"random-{arguments.mib}")
-    results, missed = [], []
-    print(f"{'case':9} {'link s':>7} {'last':>7} {'x link':>7} {'stall':>7} {'before':>7} {'moved':>6} {'own':>4} {'mended':>7} {'proxy':>7}")
-    for case in arguments.cases.split(","):
-        r = run_case(arguments, case, digest)
-        results.append(r)
-        mended = "-" if r["mended"] is None else f"{r['mended']:.2f}"
-        print(f"{case:9} {r['ideal']:7.2f} {r['last']:7.2f} {r['last'] / r['ideal']:7.2f} {r['stall']:7.2f} {r['stall_before']:7.2f} "
-              f"{len(r.get('moved', [])):6} {len(r.get('own', [])):4} {mended:>7} {r['served']:7.3f}", flush=True)
-        for line in misses(arguments, r):
-            missed.append(line)
-            print(f"missed: {line}", flush=True)
+    pieces = random_image_pieces(f"random-{arguments.mib}")
+    results, missed, usual = [], [], {}
+    print(f"{'case':16} {'before':>13} {'':6} {'after':>13}\n{'':16} " + " ".join(f"{heading:>6}" for heading in HEADINGS))
+    for order in arguments.orders.split(","):
+        for case in arguments.cases.split(","):
+            result = run_case(arguments, case, order, pieces)
+            if case == "none":
+                usual[order] = result["served"]
+            elif order in usual:
+                result["rise"] = result["served"] / usual[order]
+            results.append(result)
+            print(f"{case + ' ' + order:16} " + " ".join(f"{cell:>6}" for cell in row(result)), flush=True)
+            for line in misses(arguments, result):
+                missed.append(line)
+                print(f"missed: {line}", flush=True)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as out:
-            for r in results:
-                print(json.dumps(r), file=out)
+            for result in results:
+                print(json.dumps(result), file=out)
     return 1 if arguments.check and missed else 0
 
 

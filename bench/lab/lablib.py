@@ -72,6 +72,10 @@ class Lab:
             raise LabError(f"lab.sh {' '.join(arguments)}: exit status {done.returncode}")
         return done.stdout
 
+    def begin_sh(self, *arguments):
+        """Begins a command of lab.sh; returns its Popen."""
+        return subprocess.Popen([LAB_SH, "--dir", self.directory, *arguments], stdin=subprocess.DEVNULL)
+
     def start(self, node, *banyan, **options):
         """Begins `banyan` with these arguments on a node; returns its Popen. Straight, since a shell a node would delay the last ones."""
         return subprocess.Popen(["nsenter", f"--net={self.env['LAB_NAMESPACES']}{node}", f"{self.env['BANYAN_BIN']}/banyan",
@@ -92,8 +96,17 @@ class Lab:
         return f"{self.directory}/nodes/{node}/data"
 
     def log(self, node):
-        with open(f"{self.directory}/nodes/{node}/log", encoding="utf-8", errors="replace") as f:
+        place = f"nodes/{node}" if node in self.nodes else node
+        with open(f"{self.directory}/{place}/log", encoding="utf-8", errors="replace") as f:
             return f.read()
+
+    def metrics(self, name):
+        """{"metric{label=\"value\"}": number} of a node's or the manager's daemon."""
+        port = 4651 if name == "manager" else 4650
+        fetch = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read().decode())"
+        text = subprocess.run(["nsenter", f"--net={self.env['LAB_NAMESPACES']}{name}", sys.executable, "-c", fetch], check=True, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line and line[0] != "#"}
 
     def artifact(self, image):
         """Blobs of the image's artifact: [{"digest", "size", "mediaType"}, …]."""
@@ -153,3 +166,17 @@ def finish_all(started):
 def summary(times):
     ordered = sorted(times)
     return {"first": ordered[0], "median": statistics.median(ordered), "last": ordered[-1]}
+
+
+def percentiles(seconds):
+    ordered = sorted(seconds) or [0.0]
+    return {"p50": ordered[len(ordered) // 2], "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], "max": ordered[-1],
+            "reads": len(seconds)}
+
+
+def mount_all(lab, nodes, image, below):
+    """Returns {node: the mounted image's file}, {node: seconds it took}."""
+    began = time.monotonic()
+    paths = {node: f"{lab.directory}/{below}/{node}" for node in nodes}
+    ended = finish_all({node: lab.start(node, "-q", "mount", f"docker://{lab.registry}/{image}:1", path) for node, path in paths.items()})
+    return {node: f"{path}/random.bin" for node, path in paths.items()}, {node: end - began for node, end in ended.items()}

@@ -1,48 +1,67 @@
-"""Readers of a mounted file: continuous ones that note every stall, and random ones that note every latency."""
+"""Readers of a mounted file.
+
+PacedReader asks for less than its link gives: what it waits longer than usual is a fault's doing, and not the link's (one that goes as fast as it
+can waits all the time). random_latencies() reads one page at a time.
+"""
 import hashlib
 import os
 import random
 import threading
 import time
 
-BLOCK = 128 << 10
+PIECE = 256 << 10  # of a paced reader; about one chunk
 
 
-class Reader(threading.Thread):
-    """Reads a file from its beginning to its end. Afterwards: digest (None: it failed), error, stalls."""
+class PacedReader(threading.Thread):
+    """Reads pieces of a file at a steady rate, one at a time; late ones are not caught up on. Each is compared with its digest.
 
-    def __init__(self, node, path):
+    Afterwards, or meanwhile: reads, wrong (what was not right), done (it has read all)."""
+
+    def __init__(self, node, path, bytes_per_second, order, pieces):
         super().__init__(daemon=True)
-        self.node, self.path = node, path
-        self.digest, self.error, self.ended = None, None, None
-        self.reads = []  # (began, seconds) of those that took over 50 ms
-        self.position = 0
+        self.node, self.path, self.interval = node, path, PIECE / bytes_per_second
+        self.order, self.pieces = order, pieces
+        self.reads = []  # (began, seconds)
+        self.wrong, self.done, self.ended, self.stop = [], False, None, threading.Event()
 
     def run(self):
-        digest = hashlib.sha256()
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
-                while True:
-                    began = time.monotonic()
-                    block = os.pread(descriptor, BLOCK, self.position)
-                    seconds = time.monotonic() - began
-                    if seconds > 0.05:
-                        self.reads.append((began, seconds))
-                    if not block:
-                        break
-                    digest.update(block)
-                    self.position += len(block)
+                if any(b != a + 1 for a, b in zip(self.order, self.order[1:])):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                self.done = self.read_all(descriptor)
             finally:
                 os.close(descriptor)
-            self.digest = digest.hexdigest()
         except OSError as error:
-            self.error = str(error)
+            self.wrong.append(str(error))
         self.ended = time.monotonic()
 
-    def longest_stall(self, since=0, until=float("inf")):
+    def read_all(self, descriptor):
+        due = time.monotonic()
+        for piece in self.order:
+            if self.stop.wait(max(0, due - time.monotonic())):
+                return False
+            began = time.monotonic()
+            data = os.pread(descriptor, PIECE, piece * PIECE)
+            ended = time.monotonic()
+            self.reads.append((began, ended - began))
+            if hashlib.sha256(data).digest() != self.pieces[piece]:
+                self.wrong.append(f"piece {piece} has {len(data)} wrong bytes")
+            due = max(due + self.interval, ended)
+        return True
+
+    def latencies(self, since=0, until=float("inf")):
         """Of reads that were waiting at any moment in between."""
-        return max((seconds for began, seconds in self.reads if began + seconds > since and began < until), default=0)
+        return [seconds for began, seconds in list(self.reads) if began + seconds > since and began < until]
+
+
+def piece_order(count, how, seed=0):
+    """how: "in" order, or at "random"."""
+    order = list(range(count))
+    if how == "random":
+        random.Random(seed).shuffle(order)
+    return order
 
 
 def random_latencies(path, count, seed, spacing=2 << 20):
@@ -64,9 +83,13 @@ def random_latencies(path, count, seed, spacing=2 << 20):
         os.close(descriptor)
 
 
-def random_image_digest(image):
-    """SHA-256 of /random.bin of tests/images/random_image.py's image of that name."""
-    source, digest = random.Random(image), hashlib.sha256()
+def random_image_blocks(image):
+    """/random.bin of tests/images/random_image.py's image of that name, a MiB at a time."""
+    source = random.Random(image)
     for _ in range(int(image.removeprefix("random-"))):
-        digest.update(source.randbytes(1 << 20))
-    return digest.hexdigest()
+        yield source.randbytes(1 << 20)
+
+
+def random_image_pieces(image):
+    """SHA-256 of each PIECE."""
+    return [hashlib.sha256(block[at:at + PIECE]).digest() for block in random_image_blocks(image) for at in range(0, 1 << 20, PIECE)]

@@ -1,0 +1,184 @@
+#!/usr/bin/env -S python3 -B
+"""The lab and the simulator beside each other: the same nodes, links, bytes and mishaps.
+
+    calibrate.py [--cases 8,16,32,slow,kill] [--rate 40mbit] [--mib 32] [--rounds 1] [--bar 5] [--check] [--json FILE]
+
+Two things are fitted, to a single node that fetches two sizes, and then left alone: `goodput` (payload ÷ rate) and `startup` (what
+passes before it asks for the first chunk); so is what the switch's ports count for a byte of payload. A case is a number of nodes; `slow`:
+16 nodes, one with half an uplink, of which nobody is told; `kill`: 16 nodes, of which one that feeds others is killed after a third of the
+time. Of the lab: seconds by the clock, bytes of each link by the switch's ports, bytes of each edge by the kernel (ss). Of the simulator: the
+mean over three seeds. `edges` is half the sum of the differences between both lists of edges, the greatest first, in
+percent of all bytes. BANYAN_BIN has the programs, banyan-sim among them, unless --sim names it.
+"""
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from faults import parents_of, victims_of
+from lablib import Lab, bits_per_second, finish_all
+
+SEEDS = (1, 2, 3)
+SLOW_NODE = 3  # the lab's n4
+SERVER_PORTS = {"4640", "5050"}  # of peers and of the proxy
+
+
+def edges_of(lab):
+    """{(server, client): bytes that the client has acknowledged}, of connections that live; clients and servers by address."""
+    edges = {}
+    for name in [*lab.nodes, "proxy"]:
+        text = subprocess.run(["nsenter", f"--net={lab.env['LAB_NAMESPACES']}{name}", "ss", "-tnHiO", "state", "established"], check=True,
+                              text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
+        for line in text.splitlines():
+            fields = line.split()
+            acked = re.search(r"bytes_acked:(\d+)", line)
+            (_, port), (peer, _) = fields[2].rsplit(":", 1), fields[3].rsplit(":", 1)
+            peer = peer.strip("[]").removeprefix("::ffff:")
+            if port in SERVER_PORTS and acked and peer.startswith("10.77."):
+                edges[name, peer] = edges.get((name, peer), 0) + int(acked[1])
+    return edges
+
+
+def run_lab(nodes, rate, mib, slow=None, kill_after=None):
+    image = f"random-{mib}"
+    with Lab(nodes, "tree2", rate, [image]) as lab:
+        if slow:
+            lab.sh("slow", lab.nodes[SLOW_NODE], "--up", slow)
+        before = lab.stats()
+        start = time.monotonic()
+        prefetches = {node: lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1") for node in lab.nodes}
+        victim = None
+        if kill_after:
+            time.sleep(kill_after)
+            victim = victims_of("interior", parents_of(lab.tree(image)))[0]
+            lab.sh("kill", victim)
+            prefetches.pop(victim).wait()
+        seconds = {node: ended - start for node, ended in finish_all(prefetches).items()}
+        edges = edges_of(lab)
+        after = lab.stats()
+        wrong = [problem for node in seconds if (problem := lab.check_blobs(node, image))]
+        if wrong:
+            sys.exit("\n".join(wrong))
+        blobs = lab.artifact(image)
+        size = sum(blob["size"] for blob in lab.data_blobs(image))
+        fast = [s for node, s in seconds.items() if not slow or node != lab.nodes[SLOW_NODE]]
+        sent = {name: after[name]["sent"] - before[name]["sent"] for name in after}
+    return {"bytes": size, "metadata": sum(blob["size"] for blob in blobs) - size, "first": min(seconds.values()),
+            "median": statistics.median(seconds.values()), "last": max(seconds.values()), "last_fast": max(fast),
+            "proxy": sent["proxy"] + sent["registry"], "sent": sorted((sent[node] for node in seconds), reverse=True),
+            "edges": sorted(edges.values(), reverse=True), "received": after["n1"]["received"] - before["n1"]["received"]}
+
+
+def run_sim(sim, lab, fitted, nodes, rate, slow=None, kill_after=None):
+    lines = [f"nodes = {nodes}", f"link = {rate}", f"image = {lab['bytes']}", f"metadata = {lab['metadata']}",
+             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", "relay_delay = 3ms"]
+    if slow:
+        lines += ["knows_links = no", f"uplink = {SLOW_NODE}: {slow}"]
+    if kill_after:
+        lines += [f"at {kill_after * 1000:.0f}ms kill interior"]
+    runs = []
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as scenario:
+        scenario.write("\n".join(lines) + "\n")
+        scenario.flush()
+        for seed in SEEDS:
+            done = subprocess.run([sim, "run", "--json", "--seed", str(seed), scenario.name], text=True, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+            if done.returncode != 0:
+                sys.exit(f"{sim} failed with {done.returncode}:\n" + "\n".join(lines))
+            runs.append(json.loads(done.stdout.splitlines()[0]))
+
+    def mean(figure):
+        return statistics.mean(figure(run) for run in runs)
+
+    def mean_list(figure):
+        lists = [sorted(figure(run), reverse=True) for run in runs]
+        return [statistics.mean(values) for values in zip(*lists)]
+
+    wire = fitted["wire"]
+    return {**{name: mean(lambda run, name=name: run["metrics"][name]) for name in ("first", "median", "last", "last_fast")},
+            "proxy": wire * mean(lambda run: run["metrics"]["proxy_bytes"] + run["metrics"]["registry_bytes"]),
+            "sent": [wire * sent for sent in mean_list(lambda run: run["sent"][:nodes])],
+            "edges": mean_list(lambda run: [edge[2] for edge in run["edges"]])}
+
+
+def fit(arguments):
+    """From one node and two sizes."""
+    small = run_lab(1, arguments.rate, max(1, arguments.mib // 4))
+    large = run_lab(1, arguments.rate, arguments.mib)
+    payload = {"small": small["bytes"] + small["metadata"], "large": large["bytes"] + large["metadata"]}
+    rate = (payload["large"] - payload["small"]) / (large["last"] - small["last"])
+    return {"goodput": min(1.0, rate * 8 / bits_per_second(arguments.rate)), "startup": max(0.0, large["last"] - payload["large"] / rate),
+            "wire": large["received"] / payload["large"]}
+
+
+def apart(lab, sim):
+    """Half the sum of the differences of two lists of bytes, in percent of the lab's sum."""
+    length = max(len(lab), len(sim))
+    pairs = zip(lab + [0] * (length - len(lab)), sim + [0] * (length - len(sim)))
+    return 50 * sum(abs(a - b) for a, b in pairs) / sum(lab)
+
+
+def compare(case, lab, sim, bar):
+    """Prints both; returns what is further apart than `bar` percent."""
+    size = lab["bytes"]
+    rows = [(name, lab[name], sim[name], 100 * (sim[name] / lab[name] - 1)) for name in ("first", "median", "last", "last_fast")]
+    rows.append(("proxy", lab["proxy"] / size, sim["proxy"] / size, 100 * (sim["proxy"] / lab["proxy"] - 1)))
+    rows.append(("sent most", lab["sent"][0] / size, sim["sent"][0] / size, 100 * (sim["sent"][0] / lab["sent"][0] - 1)))
+    rows.append(("nodes sent", sum(lab["sent"]) / size, sum(sim["sent"]) / size, apart(lab["sent"], sim["sent"])))
+    rows.append(("edges", sum(lab["edges"]) / size, sum(sim["edges"]) / size, apart(lab["edges"], sim["edges"])))
+    for name, of_lab, of_sim, difference in rows:
+        print(f"{case:>8}  {name:12} {of_lab:9.3f} {of_sim:9.3f} {difference:+8.1f} %", flush=True)
+    return [f"{case}: {name} {difference:+.1f} %" for name, _, _, difference in rows
+            if name in ("last", "proxy", "edges") and abs(difference) > bar]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="8,16,32,slow,kill")
+    parser.add_argument("--rate", default="40mbit")
+    parser.add_argument("--mib", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--sim")
+    parser.add_argument("--fit", help="goodput,startup,wire: fitted before")
+    parser.add_argument("--bar", type=float, default=5.0)
+    parser.add_argument("--check", action="store_true", help="exit 1 when last, proxy or edges are further apart than the bar")
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    source = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
+    sim = arguments.sim or f"{os.environ.get('BANYAN_BIN', f'{source}/build/release/bin')}/banyan-sim"
+    if arguments.fit:
+        fitted = dict(zip(("goodput", "startup", "wire"), map(float, arguments.fit.split(","))))
+    else:
+        fitted = fit(arguments)
+    print(f"fitted: goodput {fitted['goodput']:.4f}, startup {fitted['startup']:.3f} s, {fitted['wire']:.4f} bytes on the link a byte of payload")
+    print(f"{'case':>8}  {'figure':12} {'lab':>9} {'simulator':>9} {'apart':>8}")
+    ideal = arguments.mib * 2**20 * 8 / bits_per_second(arguments.rate)
+    missed, every = [], []
+    for case in arguments.cases.split(","):
+        nodes = int(case) if case.isdigit() else 16
+        mishap = {}
+        if case == "slow":
+            mishap["slow"] = f"{bits_per_second(arguments.rate) / 2e3:.0f}kbit"
+        elif case == "kill":
+            mishap["kill_after"] = ideal / 3
+        for _ in range(arguments.rounds):
+            of_lab = run_lab(nodes, arguments.rate, arguments.mib, **mishap)
+            of_sim = run_sim(sim, of_lab, fitted, nodes, arguments.rate, **mishap)
+            missed += compare(case, of_lab, of_sim, arguments.bar)
+            every.append({"case": case, "fitted": fitted, "lab": of_lab, "simulator": of_sim})
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as out:
+            for line in every:
+                print(json.dumps(line), file=out)
+    for line in missed:
+        print(f"further apart than {arguments.bar:g} %: {line}")
+    return 1 if arguments.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
