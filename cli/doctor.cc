@@ -13,6 +13,7 @@
 #include "cli/agent_client.h"
 #include "cli/text.h"
 #include "common/file_io.h"
+#include "common/settings.h"
 #include "net/http_client.h"
 
 namespace banyan::cli {
@@ -33,14 +34,12 @@ std::string ExistingParent(const std::string& path) {
   return existing.string();
 }
 
-// One request to `address` ("host:port", a literal address); the status, or what went wrong.
+// One request to `address` ("host:port"); the status, or what went wrong.
 Result<int> GetStatus(const std::string& address, const std::string& target) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return Fail(Code::kInvalidArgument, address + " is no host:port");
+  BANYAN_ASSIGN(const HostPort at, ParseHostPort(address));
   net::HttpClientRequest request;
-  request.address = address.substr(0, colon) == "localhost" ? "127.0.0.1" : address.substr(0, colon);
-  std::erase_if(request.address, [](char c) { return c == '[' || c == ']'; });
-  request.port = static_cast<uint16_t>(std::atoi(address.c_str() + colon + 1));
+  request.address = at.host;
+  request.port = at.port;
   request.target = target;
   request.stall_timeout = milliseconds(3000);
 

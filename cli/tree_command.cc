@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
 
 #include <fmt/format.h>
 #include <grpcpp/client_context.h>
@@ -14,7 +13,7 @@
 #include "cli/terminal.h"
 #include "cli/text.h"
 #include "cli/tree_drawing.h"
-#include "common/file_io.h"
+#include "common/settings.h"
 #include "proto/tree.grpc.pb.h"
 
 namespace banyan::cli {
@@ -23,7 +22,6 @@ namespace {
 using namespace proto::tree;
 
 constexpr std::chrono::seconds kDeadline{10};
-constexpr uint64_t kMaxTokenBytes = 4096;
 constexpr int kMaxReplyBytes = 256 * 1024 * 1024;
 
 struct ManagerOptions {
@@ -69,8 +67,7 @@ class ManagerClient {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kDeadline);
     if (!options_.token_file.empty()) {
-      BANYAN_ASSIGN(std::string token, ReadFile(options_.token_file, kMaxTokenBytes));
-      token.erase(std::min(token.find_first_of("\r\n"), token.size()));
+      BANYAN_ASSIGN(const std::string token, ReadToken(options_.token_file));
       context.AddMetadata("authorization", "Bearer " + token);
     }
     const grpc::Status status = (stub_.get()->*method)(&context, request, reply);

@@ -12,6 +12,8 @@
 #include <spdlog/spdlog.h>
 
 #include "common/file_io.h"
+#include "common/log.h"
+#include "common/settings.h"
 #include "image-format/artifact.h"
 #include "image-format/oci.h"
 #include "lazyfs/systemd_keeper.h"
@@ -111,7 +113,8 @@ Status Agent::OpenNode() {
   if (peers_ || !config.mirror_address.empty()) {
     // Whoever reaches the mirror can name any registry: on loopback that is this node alone.
     bool only_this_node = true;
-    if (const auto listen = ParseHostPort(config.mirror_address)) only_this_node = net::IsLoopbackHost(listen->host);
+    if (const auto listen = ParseHostPort(config.mirror_address))
+      only_this_node = net::IsLoopbackHost(listen->ToString());
     BANYAN_ASSIGN(mirror_, OpenMirror(config.registries, only_this_node, *store_, std::move(hooks)));
   }
   fetch::Scheduler::Options scheduler{
@@ -454,7 +457,7 @@ Status Agent::Pin(const std::string& name, bool pinned) { return images_->Pin(na
 Result<proto::agent::DropReply> Agent::Drop(const std::string& name) { return images_->Drop(name, ClaimedImages()); }
 
 void Agent::Reload(const Config& config) {
-  spdlog::set_level(spdlog::level::from_str(config.log_level));
+  SetLogLevel(config.log_level);
   registries_->Configure(config.registries);
   if (peers_) peers_->SetEnabled(config.peer.enabled);
   if (Status status = trust_.Configure(config.trusted_keys, config.min_converter_version); !status) {

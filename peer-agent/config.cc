@@ -1,11 +1,10 @@
 #include "peer-agent/config.h"
 
-#include <algorithm>
-#include <charconv>
-
 #include <fmt/format.h>
 
 #include "common/file_io.h"
+#include "common/log.h"
+#include "common/settings.h"
 #include "lazyfs/image_mount.h"
 #include "net/url.h"
 
@@ -134,10 +133,7 @@ Status Check(const Config& config, const std::string& path) {
   if (config.data_root.empty() || config.data_root.front() != '/') {
     return Bad(path, "data_root", fmt::format("'{}' is not an absolute path", config.data_root));
   }
-  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
-  if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {
-    return Bad(path, "log_level", fmt::format("'{}' is no level", config.log_level));
-  }
+  if (const auto level = ParseLogLevel(config.log_level); !level) return Bad(path, "log_level", level.error().message);
   if (const auto form = lazyfs::ParseForm(config.form); !form) return Bad(path, "mount.form", form.error().message);
   const auto check_address = [&](const char* key, const std::string& text) -> Status {
     if (text.empty()) return {};
@@ -168,19 +164,6 @@ Status Check(const Config& config, const std::string& path) {
 }
 
 }  // namespace
-
-Result<HostPort> ParseHostPort(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  if (colon != std::string::npos) {
-    HostPort out;
-    out.host = text.substr(0, colon);
-    if (out.host.starts_with('[') && out.host.ends_with(']')) out.host = out.host.substr(1, out.host.size() - 2);
-    const char* const end = text.data() + text.size();
-    const auto parsed = std::from_chars(text.data() + colon + 1, end, out.port);
-    if (!out.host.empty() && parsed.ec == std::errc() && parsed.ptr == end) return out;
-  }
-  return Fail(Code::kInvalidArgument, fmt::format("'{}' is not host:port", text));
-}
 
 Result<Config> LoadConfig(const std::string& path) {
   BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));

@@ -61,13 +61,6 @@ struct Config {
 
 // kInvalidArgument that names file, line and key; kNotFound when there is no such file.
 Result<Config> LoadConfig(const std::string& path);
-// "10.0.0.7:4640", "[::1]:0".
-struct HostPort {
-  std::string host;  // without brackets
-  uint16_t port = 0;
-};
-Result<HostPort> ParseHostPort(const std::string& text);
-
 // Every key with its meaning and its default, as a file that LoadConfig takes.
 std::string ConfigReference();
 

@@ -126,7 +126,7 @@ int Run(const Flags& flags) {
   options.config = std::move(*config);
   options.config_file = flags.config_file;
   options.resend = !flags.no_resend;
-  if (std::getenv("BANYAN_LOG") == nullptr) spdlog::set_level(spdlog::level::from_str(options.config.log_level));
+  SetLogLevel(options.config.log_level);
   auto agent = Agent::Start(std::move(options));
   if (!agent) {
     spdlog::error("{}", agent.error().message);

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "common/settings.h"
 #include "net/url.h"
 
 namespace banyan::peer_agent {
@@ -48,7 +49,7 @@ Result<std::unique_ptr<NodeHttp>> NodeHttp::Listen(Options options, mirror::Mirr
   BANYAN_ASSIGN(http->server_, net::HttpServer::Start(server, [self = http.get()](auto request, auto reply) {
                   self->Handle(std::move(request), reply);
                 }));
-  http->address_ = fmt::format("{}:{}", server.address, http->server_->port());
+  http->address_ = HostPort{server.address, http->server_->port()}.ToString();
   return http;
 }
 

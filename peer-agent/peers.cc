@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include "common/file_io.h"
+#include "common/settings.h"
 #include "fetch/stripes.h"
 #include "fetch/tree_source.h"
 #include "net/auth.h"
@@ -20,7 +20,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr uint64_t kMaxTokenBytes = 4096;
 constexpr uint32_t kProtocol = 1;
 // What a start waits for the trees at most: an answer of the manager takes its batch of 20 ms and two ways.
 constexpr milliseconds kAssignmentPatience{400};
@@ -59,11 +58,9 @@ bool IsAnyAddress(const std::string& host) { return host == "0.0.0.0" || host ==
 Result<std::unique_ptr<Peers>> Peers::Open(Options options, fetch::Timer& timer) {
   std::string token;
   if (!options.config.token_file.empty()) {
-    BANYAN_ASSIGN(token, ReadFile(options.config.token_file, kMaxTokenBytes));
-    while (!token.empty() && (token.back() == '\n' || token.back() == '\r' || token.back() == ' ')) token.pop_back();
-    if (token.empty()) {
-      return Fail(Code::kInvalidArgument, fmt::format("peer.token_file: {} is empty", options.config.token_file));
-    }
+    auto read = ReadToken(options.config.token_file);
+    if (!read) return Fail(read.error().WithContext("peer.token_file"));
+    token = std::move(*read);
   } else {
     spdlog::warn("no peer.token_file: whoever reaches {} can read the images that this node shares",
                  options.config.address);
@@ -137,7 +134,7 @@ Status Peers::StartServer() {
   server.blob_waits = &blob_waits_;
   BANYAN_ASSIGN(server_, PeerServer::Start(std::move(server), *functions_, timer_, parts_->executor));
   server_->SetServing(enabled_);
-  address_ = fmt::format("{}:{}", listen.host, server_->port());
+  address_ = HostPort{listen.host, server_->port()}.ToString();
   functions_->on_layers = [this] { server_->LayersChanged(); };
   tree_->Start();
   spdlog::info("peers of '{}' are served on {}", node_, address_);

@@ -1,12 +1,11 @@
 #include "registry-proxy/config.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 #include "common/file_io.h"
+#include "common/log.h"
+#include "common/settings.h"
 #include "mirror/route.h"
-#include "net/range_header.h"
 #include "net/url.h"
 
 namespace banyan::registry_proxy {
@@ -123,22 +122,9 @@ Status CheckUpstream(const std::string& name, const UpstreamConfig& upstream) {
 
 }  // namespace
 
-Result<HostPort> ParseHostPort(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  const auto port =
-      colon == std::string::npos ? std::nullopt : net::ParseDecimal(std::string_view(text).substr(colon + 1));
-  if (!port || *port > 65535) return Fail(Code::kInvalidArgument, fmt::format("'{}' is no host:port", text));
-  std::string host = text.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  return HostPort{host.empty() ? "0.0.0.0" : host, static_cast<uint16_t>(*port)};
-}
-
 Status CheckConfig(const Config& config) {
   if (config.data_root.empty() || config.data_root.front() != '/') return Bad("data_root", "is no absolute path");
-  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
-  if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {
-    return Bad("log_level", fmt::format("'{}' is no level", config.log_level));
-  }
+  if (const auto level = ParseLogLevel(config.log_level); !level) return Bad("log_level", level.error().message);
   if (const auto listen = ParseHostPort(config.listen); !listen) return Bad("listen", listen.error().message);
   if (!config.status.empty() && config.status != "unix") {
     if (const auto status = ParseHostPort(config.status); !status) return Bad("status", status.error().message);

@@ -61,11 +61,4 @@ Status CheckConfig(const Config& config);
 // The documented sample.
 std::string ConfigReference();
 
-// "host:port", "[::1]:5050".
-struct HostPort {
-  std::string host;
-  uint16_t port = 0;
-};
-Result<HostPort> ParseHostPort(const std::string& text);
-
 }  // namespace banyan::registry_proxy

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/file_io.h"
+#include "common/settings.h"
 
 namespace banyan::registry_proxy {
 namespace {
@@ -35,10 +36,11 @@ auth = "client"
 }
 
 TEST(ConfigTest, WhatMakesNoSenseIsRefused) {
-  for (const char* text : {"lisen = \"a:1\"", "listen = \"nowhere\"", "[mirror]\ndefault_upstream = \"docker.io\"",
-                           "[upstreams.\"docker.io\"]\nauth = \"none\"", "[convert]\nlevel = 20", "[upstreams.\"a b\"]",
-                           "[upstreams.\"docker.io\"]\nendpoints = [\"ftp://x\"]",
-                           "[upstreams.\"docker.io\"]\ncredentials_for = [\"*\"]", "data_root = \"relative\""}) {
+  for (const char* text :
+       {"lisen = \"a:1\"", "listen = \"nowhere\"", "listen = \":5050\"", "status = \":1\"", "log_level = \"loud\"",
+        "[mirror]\ndefault_upstream = \"docker.io\"", "[upstreams.\"docker.io\"]\nauth = \"none\"",
+        "[convert]\nlevel = 20", "[upstreams.\"a b\"]", "[upstreams.\"docker.io\"]\nendpoints = [\"ftp://x\"]",
+        "[upstreams.\"docker.io\"]\ncredentials_for = [\"*\"]", "data_root = \"relative\""}) {
     const auto config = Load(text);
     ASSERT_FALSE(config) << text;
     EXPECT_EQ(config.error().code, Code::kInvalidArgument) << text;

@@ -3,7 +3,6 @@
 #include <time.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -74,7 +73,7 @@ int Run(const Flags& flags) {
     return 2;
   }
   if (flags.check) return 0;
-  if (std::getenv("BANYAN_LOG") == nullptr) spdlog::set_level(spdlog::level::from_str(config->log_level));
+  SetLogLevel(config->log_level);
   const std::string listen = config->listen;
   auto proxy = Proxy::Start(std::move(*config), BANYAN_VERSION);
   if (!proxy) {

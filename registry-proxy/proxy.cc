@@ -9,6 +9,7 @@
 #include "common/file_io.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/settings.h"
 #include "image-format/oci.h"
 #include "mirror/answers.h"
 #include "net/url.h"
@@ -177,7 +178,7 @@ Status Proxy::StartMirror() {
 Status Proxy::Serve() {
   BANYAN_ASSIGN(const HostPort listen, ParseHostPort(config_.listen));
   net::HttpServerOptions options;
-  options.address = listen.host == "localhost" ? "127.0.0.1" : listen.host;
+  options.address = listen.host;
   options.port = listen.port;
   options.threads = static_cast<uint32_t>(config_.threads);
   options.max_body_bytes = image_format::kMaxManifestBytes;
@@ -189,7 +190,7 @@ Status Proxy::Serve() {
   BANYAN_ASSIGN(server_, net::HttpServer::Start(options, [this](net::HttpRequest request, auto reply) {
                   mirror_->Handle(std::move(request), std::move(reply));
                 }));
-  if (!net::IsLoopbackHost(listen.host)) {
+  if (!net::IsLoopbackHost(listen.ToString())) {
     spdlog::warn("plain HTTP on {}: anyone on this network can read and change what goes over it", config_.listen);
   }
   conversions_->Start();
@@ -300,9 +301,8 @@ Result<std::unique_ptr<net::Repository>> Proxy::OpenRepository(const std::string
     return net::OpenRepository(reference, options);
   }
   BANYAN_ASSIGN(const HostPort listen, ParseHostPort(config_.listen));
-  std::string host = IsAnyAddress(listen.host) ? (listen.host == "::" ? "::1" : "127.0.0.1") : listen.host;
-  if (host.find(':') != std::string::npos) host = "[" + host + "]";
-  reference.host = fmt::format("{}:{}", host, server_->port());
+  const std::string host = IsAnyAddress(listen.host) ? (listen.host == "::" ? "::1" : "127.0.0.1") : listen.host;
+  reference.host = HostPort{host, server_->port()}.ToString();
   options.plain_http = true;
   options.mirrored_registry = upstream;
   options.username = authoriser_->own_identity().username;

@@ -1,17 +1,15 @@
 #include "tree-manager/config.h"
 
-#include <algorithm>
-#include <charconv>
-
 #include <fmt/format.h>
 
 #include "common/file_io.h"
+#include "common/log.h"
+#include "common/settings.h"
 
 namespace banyan::tree_manager {
 namespace {
 
 constexpr uint64_t kMaxConfigBytes = 1 << 20;
-constexpr uint64_t kMaxTokenBytes = 4096;
 
 void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("listen", "host:port where agents, `banyan` and the dashboard call. gRPC without TLS; port 0: any.",
@@ -37,27 +35,9 @@ tl::unexpected<Error> Bad(std::string_view key, std::string_view why) {
 
 }  // namespace
 
-Result<HostPort> ParseHostPort(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  HostPort out;
-  if (colon != std::string::npos) {
-    const char* const end = text.data() + text.size();
-    const auto parsed = std::from_chars(text.data() + colon + 1, end, out.port);
-    out.host = text.substr(0, colon);
-    if (out.host.size() > 2 && out.host.front() == '[' && out.host.back() == ']') {
-      out.host = out.host.substr(1, out.host.size() - 2);
-    }
-    if (parsed.ec == std::errc() && parsed.ptr == end && !out.host.empty()) return out;
-  }
-  return Fail(Code::kInvalidArgument, fmt::format("'{}' is no host:port", text));
-}
-
 Status CheckConfig(const Config& config) {
   if (config.data_root.empty() || config.data_root.front() != '/') return Bad("data_root", "is no absolute path");
-  constexpr std::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
-  if (std::find(std::begin(kLevels), std::end(kLevels), config.log_level) == std::end(kLevels)) {
-    return Bad("log_level", fmt::format("'{}' is no level", config.log_level));
-  }
+  if (const auto level = ParseLogLevel(config.log_level); !level) return Bad("log_level", level.error().message);
   if (const auto listen = ParseHostPort(config.listen); !listen) return Bad("listen", listen.error().message);
   if (!config.http.empty()) {
     if (const auto http = ParseHostPort(config.http); !http) return Bad("http", http.error().message);
@@ -83,16 +63,6 @@ std::string ConfigReference() {
   ConfigSchema schema;
   Declare(config, schema);
   return schema.Reference();
-}
-
-Result<std::string> ReadToken(const std::string& path) {
-  BANYAN_ASSIGN(std::string token, ReadFile(path, kMaxTokenBytes));
-  token.erase(std::min(token.find_first_of("\r\n"), token.size()));
-  constexpr std::string_view kCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/=";
-  if (token.empty() || token.find_first_not_of(kCharacters) != std::string::npos) {
-    return Fail(Code::kInvalidArgument, fmt::format("{}: its first line is no token", path));
-  }
-  return token;
 }
 
 }  // namespace banyan::tree_manager

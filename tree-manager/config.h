@@ -28,14 +28,4 @@ Status CheckConfig(const Config& config);
 // The documented sample.
 std::string ConfigReference();
 
-// "host:port", "[::1]:4650".
-struct HostPort {
-  std::string host;  // without brackets
-  uint16_t port = 0;
-};
-Result<HostPort> ParseHostPort(const std::string& text);
-
-// The first line of the file; kInvalidArgument when it is empty or no token (RFC 6750's characters).
-Result<std::string> ReadToken(const std::string& path);
-
 }  // namespace banyan::tree_manager

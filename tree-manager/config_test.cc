@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/file_io.h"
+#include "common/settings.h"
 
 namespace banyan::tree_manager {
 namespace {
@@ -38,17 +39,6 @@ TEST(ConfigTest, TheReferenceIsGood) {
   const auto config = Load(ConfigReference());
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->listen, Config().listen);
-}
-
-TEST(ConfigTest, TokensAreOneLine) {
-  const TempDir directory = TempDir::Make("token").value();
-  const std::string path = directory.path() + "/token";
-  ASSERT_TRUE(WriteFileDurably(path, "abc.DEF-1\n"));
-  EXPECT_EQ(ReadToken(path).value(), "abc.DEF-1");
-  for (const char* text : {"", "\nabc", "two words\n"}) {
-    ASSERT_TRUE(WriteFileDurably(path, text));
-    EXPECT_FALSE(ReadToken(path)) << text;
-  }
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <systemd/sd-daemon.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -13,6 +12,7 @@
 
 #include "common/file_io.h"
 #include "common/log.h"
+#include "common/settings.h"
 #include "net/http_server.h"
 #include "net/url.h"
 #include "tree-manager/config.h"
@@ -73,7 +73,7 @@ Result<std::unique_ptr<net::HttpServer>> ServeHttp(const std::string& address, M
                                                    const Service& service) {
   BANYAN_ASSIGN(const HostPort listen, ParseHostPort(address));
   net::HttpServerOptions options;
-  options.address = listen.host == "localhost" ? "127.0.0.1" : listen.host;
+  options.address = listen.host;
   options.port = listen.port;
   options.max_connections = 64;
   return net::HttpServer::Start(options, [&](const net::HttpRequest& request, const auto& reply) {
@@ -135,7 +135,7 @@ int Run(const Flags& flags) {
     return 2;
   }
   if (flags.check) return 0;
-  if (std::getenv("BANYAN_LOG") == nullptr) spdlog::set_level(spdlog::level::from_str(config->log_level));
+  SetLogLevel(config->log_level);
   if (const Status served = Serve(*config); !served) {
     spdlog::error("{}", served.error().message);
     return 1;

@@ -29,6 +29,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/file_io.h"
+#include "common/settings.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "net/range_header.h"
@@ -284,13 +285,12 @@ int Main(int argc, char** argv) {
   app.add_option("--faults", faults)->required();
   app.add_option("--port-file", port_file)->required();
   CLI11_PARSE(app, argc, argv);
-  const size_t colon = upstream.rfind(':');
-  const auto port = colon == std::string::npos ? std::nullopt : net::ParseDecimal(upstream.substr(colon + 1));
-  if (!port) {
-    fmt::print(stderr, "faulty_registry: --upstream wants HOST:PORT\n");
+  const auto at = ParseHostPort(upstream);
+  if (!at) {
+    fmt::print(stderr, "faulty_registry: --upstream: {}\n", at.error().message);
     return 2;
   }
-  Proxy proxy(upstream.substr(0, colon), static_cast<uint16_t>(*port), faults);
+  Proxy proxy(at->host, at->port, faults);
   const auto listening = proxy.Start();
   const Status told =
       listening ? WriteFileDurably(port_file, fmt::format("{}\n", *listening)) : Fail(listening.error());
