@@ -3,20 +3,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <array>
 #include <bit>
-#include <cstdarg>
-#include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include <fmt/format.h>
 #include <rocksdb/db.h>
-#include <rocksdb/env.h>
-#include <rocksdb/filter_policy.h>
-#include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
 #include "common/file_io.h"
@@ -26,6 +17,7 @@ namespace banyan::store {
 
 namespace {
 
+constexpr std::string_view kName = "store index";
 constexpr char kLayerKey = 'L';
 constexpr char kPresenceKey = 'P';
 constexpr char kPlaceKey = 'R';
@@ -100,63 +92,7 @@ Result<WholeBlobRecord> DecodeWholeBlob(std::string_view record) {
   return out;
 }
 
-Error IndexError(std::string_view what, const rocksdb::Status& status) {
-  Code code = Code::kUnavailable;
-  if (status.IsNotFound()) code = Code::kNotFound;
-  if (status.IsCorruption()) code = Code::kDataLoss;
-  if (status.IsNoSpace()) code = Code::kResourceExhausted;
-  return Error{code, fmt::format("store index: {}: {}", what, status.ToString())};
-}
-
-// RocksDB's own log file is a file like any other: once a full disk has refused it a line, Debian's build (with
-// assertions) aborts at the next. So its warnings go where ours go.
-class LogForwarder final : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char* format, va_list arguments) override { Logv(rocksdb::WARN_LEVEL, format, arguments); }
-  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
-    if (level < rocksdb::WARN_LEVEL || level == rocksdb::HEADER_LEVEL) return;
-    std::array<char, 512> line{};
-    std::vsnprintf(line.data(), line.size(), format, arguments);
-    spdlog::debug("rocksdb: {}", line.data());
-  }
-};
-
-rocksdb::Options DatabaseOptions() {
-  rocksdb::Options options;
-  options.info_log = std::make_shared<LogForwarder>();
-  options.create_if_missing = true;
-  options.write_buffer_size = 4 * kMiB;
-  options.max_write_buffer_number = 3;
-  options.max_total_wal_size = 8 * kMiB;
-  options.max_open_files = 64;
-  options.max_background_jobs = 2;
-  options.manifest_preallocation_size = 64 * kKiB;
-  rocksdb::BlockBasedTableOptions table;
-  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
-  table.block_cache = rocksdb::NewLRUCache(8 * kMiB);
-  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  return options;
-}
-
-// Damage, as against a disk that is full or a directory that may not be entered. RocksDB calls a missing file an
-// IOError.
-bool IsDamage(const rocksdb::Status& status) {
-  if (status.IsCorruption() || status.IsInvalidArgument() || status.IsNotFound() || status.IsNotSupported())
-    return true;
-  return status.IsIOError() && (status.IsPathNotFound() || status.ToString().find("No such file") != std::string::npos);
-}
-
-Status SetAside(const std::string& path) {
-  for (int n = 1;; ++n) {
-    const std::string aside = fmt::format("{}.damaged-{}", path, n);
-    if (std::filesystem::exists(aside)) continue;
-    std::error_code error;
-    std::filesystem::rename(path, aside, error);
-    if (error) return FailErrno("set aside " + path, error.value());
-    return {};
-  }
-}
+Error IndexError(std::string_view what, const rocksdb::Status& status) { return DatabaseError(kName, what, status); }
 
 }  // namespace
 
@@ -274,14 +210,8 @@ void Index::Batch::PutNote(std::string_view key, std::string_view value) {
 
 bool Index::Batch::empty() const { return batch_->Count() == 0; }
 
-Index::Index(std::unique_ptr<rocksdb::DB> db, std::string reserve_path)
-    : db_(std::move(db)), reserve_path_(std::move(reserve_path)) {
+Index::Index(Database db, std::string reserve_path) : db_(std::move(db)), reserve_path_(std::move(reserve_path)) {
   MakeReserve();
-}
-
-Index::~Index() {
-  db_->Flush(rocksdb::FlushOptions());
-  db_->Close();
 }
 
 void Index::MakeReserve() {
@@ -293,22 +223,8 @@ void Index::MakeReserve() {
 }
 
 Result<std::unique_ptr<Index>> Index::TryOpen(const std::string& path) {
-  // RocksDB makes a new database where CURRENT is missing, beside the files of the old one.
-  std::error_code error;
-  if (!std::filesystem::exists(path + "/CURRENT", error)) {
-    for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-      const std::string extension = entry.path().extension().string();
-      if (extension == ".sst" || extension == ".log") return Fail(Code::kDataLoss, path + ": CURRENT is missing");
-    }
-  }
-  rocksdb::DB* opened = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(DatabaseOptions(), path, &opened);
-  if (!status.ok()) {
-    Error failure = IndexError("open " + path, status);
-    failure.code = IsDamage(status) ? Code::kDataLoss : Code::kUnavailable;
-    return Fail(std::move(failure));
-  }
-  std::unique_ptr<Index> index(new Index(std::unique_ptr<rocksdb::DB>(opened), path + ".reserve"));
+  BANYAN_ASSIGN(Database db, OpenDatabase({.name = kName, .cache_bytes = 8 * kMiB, .bloom_filters = true}, path));
+  std::unique_ptr<Index> index(new Index(std::move(db), path + ".reserve"));
   // Reads every record that will be relied on without another look.
   if (Result<Summary> summary = index->ReadSummary(); !summary) return Fail(std::move(summary).error());
   return index;
@@ -319,7 +235,7 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path, bool& begun_
   Result<std::unique_ptr<Index>> index = TryOpen(path);
   if (index || index.error().code != Code::kDataLoss) return index;
   spdlog::warn("{}; set aside, the store begins empty", index.error().message);
-  BANYAN_TRY(SetAside(path));
+  BANYAN_TRY(SetDatabaseAside(path));
   begun_anew = true;
   return TryOpen(path);
 }

@@ -20,14 +20,14 @@
 #include <string_view>
 #include <vector>
 
+#include "common/database.h"
 #include "common/digest.h"
 #include "common/result.h"
 #include "image-format/image_map.h"
 
 namespace rocksdb {
-class DB;
 class WriteBatch;
-}  // namespace rocksdb
+}
 
 namespace banyan::store {
 
@@ -90,8 +90,6 @@ class Index {
   // warning, and begun anew: `begun_anew` then says that nothing which the files may hold is known any more.
   // kUnavailable when it cannot be opened for a reason that says nothing about it (no space, no permission).
   static Result<std::unique_ptr<Index>> Open(const std::string& path, bool& begun_anew);
-  // Flushes, so that the next start replays nothing.
-  ~Index();
 
   // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again;
   // after a failure, writes fail at once for a moment rather than each try the disk.
@@ -113,13 +111,13 @@ class Index {
   Result<Summary> ReadSummary();
 
  private:
-  explicit Index(std::unique_ptr<rocksdb::DB> db, std::string reserve_path);
+  Index(Database db, std::string reserve_path);
   static Result<std::unique_ptr<Index>> TryOpen(const std::string& path);
   void MakeReserve();
 
   using Clock = std::chrono::steady_clock;
 
-  const std::unique_ptr<rocksdb::DB> db_;
+  const Database db_;
   const std::string reserve_path_;
   std::atomic<Clock::time_point> quiet_until_{Clock::time_point::min()};
 };

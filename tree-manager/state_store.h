@@ -15,12 +15,9 @@
 #include <memory>
 #include <string>
 
+#include "common/database.h"
 #include "common/result.h"
 #include "tree-manager/membership.h"
-
-namespace rocksdb {
-class DB;
-}
 
 namespace banyan::tree_manager {
 
@@ -31,7 +28,6 @@ class StateStore {
   // warning, and begun anew. kUnavailable when it cannot be opened for a reason that says nothing about it (no space,
   // no permission, another manager).
   static Result<std::unique_ptr<StateStore>> Open(const std::string& path);
-  ~StateStore();
 
   // On stable storage on return, if `sync`. After an error nothing of it is written; it may be tried again.
   Status Write(const RecordChanges& changes, bool sync);
@@ -39,10 +35,10 @@ class StateStore {
   Result<StoredState> Read();
 
  private:
-  explicit StateStore(std::unique_ptr<rocksdb::DB> db);
+  explicit StateStore(Database db);
   static Result<std::unique_ptr<StateStore>> TryOpen(const std::string& path);
 
-  const std::unique_ptr<rocksdb::DB> db_;
+  const Database db_;
 };
 
 }  // namespace banyan::tree_manager
