@@ -49,22 +49,126 @@ bool SameSecret(std::string_view a, std::string_view b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-// A node's session. It keeps itself alive from Begin() to OnDone(); gRPC's operations are started outside of all
-// locks, since gRPC may call back within them.
-class SessionReactor final : public grpc::ServerBidiReactor<NodeMessage, ManagerMessage>, public SessionSink {
+// What a stream to a caller is made of: one write at a time, and an end that waits for the write under way. It keeps
+// itself alive from KeepAlive() to OnDone(). gRPC's operations are started outside of all locks, since gRPC may call
+// back within them.
+template <typename GrpcReactor, typename Message>
+class Stream : public GrpcReactor {
+ public:
+  void OnWriteDone(bool ok) final {
+    {
+      MutexLock lock(mutex_);
+      writing_ = false;
+      outgoing_.reset();
+      if (ending_) {
+        lock.Unlock();
+        this->Finish(final_);
+        return;
+      }
+    }
+    if (!ok) return Finally(grpc::Status::CANCELLED);
+    WriteOn();
+  }
+
+  void OnDone() final {
+    Closed();
+    std::shared_ptr<Stream> last;  // goes after the lock
+    const MutexLock lock(mutex_);
+    context_ = nullptr;
+    last = std::move(self_);
+  }
+
+ protected:
+  Stream(Failures& failures, Failures::Method method, CallbackServerContext* context)
+      : failures_(failures), method_(method), context_(context) {}
+
+  void KeepAlive(std::shared_ptr<Stream> self) {
+    const MutexLock lock(mutex_);
+    self_ = std::move(self);
+  }
+
+  // The next message, or null. Called without this class's lock, by one thread at a time.
+  virtual std::shared_ptr<const Message> Next() = 0;
+  // gRPC has done with the call.
+  virtual void Closed() = 0;
+
+  // To be called whenever Next() may have something: takes the place of the writer if nobody has it, and writes.
+  void WriteOn() {
+    {
+      const MutexLock lock(mutex_);
+      again_ = true;
+      if (writing_ || ending_) return;
+      writing_ = true;
+    }
+    while (true) {
+      {
+        const MutexLock lock(mutex_);
+        again_ = false;
+      }
+      auto message = Next();
+      MutexLock lock(mutex_);
+      if (message != nullptr && !ending_) {
+        outgoing_ = std::move(message);
+        lock.Unlock();
+        this->StartWrite(outgoing_.get());
+        return;
+      }
+      if (again_ && !ending_) continue;
+      writing_ = false;
+      if (!ending_) return;
+      lock.Unlock();
+      this->Finish(final_);
+      return;
+    }
+  }
+
+  // Finishes now, or, when a write is under way, after it; that may never come to an end by itself. The first status
+  // counts; a call that the other side broke off is no failure.
+  void Finally(grpc::Status status) {
+    MutexLock lock(mutex_);
+    if (ending_ || context_ == nullptr) return;
+    ending_ = true;
+    if (status.error_code() != grpc::StatusCode::CANCELLED) failures_.Count(method_, status);
+    final_ = std::move(status);
+    if (writing_) {
+      context_->TryCancel();
+      return;
+    }
+    lock.Unlock();
+    this->Finish(final_);
+  }
+
+ private:
+  Failures& failures_;
+  const Failures::Method method_;
+
+  Mutex mutex_;
+  CallbackServerContext* context_ BANYAN_GUARDED_BY(mutex_);  // null: done
+  std::shared_ptr<Stream> self_ BANYAN_GUARDED_BY(mutex_);
+  bool writing_ BANYAN_GUARDED_BY(mutex_) = false;  // somebody writes, or is about to
+  bool again_ BANYAN_GUARDED_BY(mutex_) = false;    // called meanwhile
+  bool ending_ BANYAN_GUARDED_BY(mutex_) = false;
+  grpc::Status final_;                       // set once, before `ending_` is seen
+  std::shared_ptr<const Message> outgoing_;  // of the write under way
+};
+
+// A node's session.
+class SessionReactor final : public Stream<grpc::ServerBidiReactor<NodeMessage, ManagerMessage>, ManagerMessage>,
+                             public SessionSink {
  public:
   SessionReactor(Manager& manager, Failures& failures, CallbackServerContext* context)
-      : manager_(manager), failures_(failures), context_(context) {}
+      : Stream(failures, Failures::kSession, context), manager_(manager) {}
 
   static grpc::ServerBidiReactor<NodeMessage, ManagerMessage>* Begin(std::shared_ptr<SessionReactor> reactor,
+                                                                     const CallbackServerContext& context,
                                                                      grpc::Status refusal) {
     SessionReactor* const self = reactor.get();
-    self->self_ = reactor;
+    self->KeepAlive(reactor);
     if (!refusal.ok()) {
       self->Finally(std::move(refusal));
       return self;
     }
-    self->id_ = self->manager_.Open(reactor, IpOfPeer(self->context_->peer()));
+    self->id_ = self->manager_.Open(reactor, IpOfPeer(context.peer()));
     self->StartRead(&self->incoming_);
     return self;
   }
@@ -84,200 +188,72 @@ class SessionReactor final : public grpc::ServerBidiReactor<NodeMessage, Manager
     StartRead(&incoming_);
   }
 
-  void OnWriteDone(bool ok) override {
-    {
-      MutexLock lock(mutex_);
-      writing_ = false;
-      outgoing_.reset();
-      if (ending_) {
-        lock.Unlock();
-        Finish(final_);
-        return;
-      }
-    }
-    if (ok) Poke();  // a failed write means a failed read, which ends the session
-  }
-
-  void OnDone() override {
-    manager_.Close(id_);
-    std::shared_ptr<SessionReactor> last;
-    MutexLock lock(mutex_);
-    context_ = nullptr;
-    last = std::move(self_);
-    lock.Unlock();
-  }
-
-  // Takes the place of the writer if nobody has it, and writes what there is.
-  void Poke() override {
-    {
-      MutexLock lock(mutex_);
-      again_ = true;
-      if (writing_ || ending_) return;
-      writing_ = true;
-    }
-    while (true) {
-      {
-        MutexLock lock(mutex_);
-        again_ = false;
-      }
-      auto message = manager_.Next(id_);
-      MutexLock lock(mutex_);
-      if (message != nullptr && !ending_) {
-        outgoing_ = std::move(message);
-        lock.Unlock();
-        StartWrite(outgoing_.get());
-        return;
-      }
-      if (again_ && !ending_) continue;
-      writing_ = false;
-      if (!ending_) return;
-      lock.Unlock();
-      Finish(final_);
-      return;
-    }
-  }
-
+  void Poke() override { WriteOn(); }
   void End(const Error& reason) override { Finally(ToGrpc(reason)); }
 
  private:
-  // Finishes now, or, when a write is under way, after it; that may never come to an end by itself.
-  void Finally(grpc::Status status) {
-    MutexLock lock(mutex_);
-    if (ending_ || context_ == nullptr) return;
-    ending_ = true;
-    failures_.Count(Failures::kSession, status);
-    final_ = std::move(status);
-    if (writing_) {
-      context_->TryCancel();
-      return;
-    }
-    lock.Unlock();
-    Finish(final_);
-  }
+  std::shared_ptr<const ManagerMessage> Next() override { return manager_.Next(id_); }
+  void Closed() override { manager_.Close(id_); }
 
   Manager& manager_;
-  Failures& failures_;
   SessionId id_ = 0;
   NodeMessage incoming_;
-
-  Mutex mutex_;
-  CallbackServerContext* context_ BANYAN_GUARDED_BY(mutex_);  // null: done
-  std::shared_ptr<SessionReactor> self_;
-  bool writing_ BANYAN_GUARDED_BY(mutex_) = false;  // somebody writes, or is about to
-  bool again_ BANYAN_GUARDED_BY(mutex_) = false;    // poked meanwhile
-  bool ending_ BANYAN_GUARDED_BY(mutex_) = false;
-  grpc::Status final_;                              // set once, before `ending_` is seen
-  std::shared_ptr<const ManagerMessage> outgoing_;  // of the write under way
 };
 
-class WatchReactor final : public grpc::ServerWriteReactor<WatchEvent>, public WatchSink {
+class WatchReactor final : public Stream<grpc::ServerWriteReactor<WatchEvent>, WatchEvent>, public WatchSink {
  public:
   WatchReactor(Manager& manager, Failures& failures, CallbackServerContext* context)
-      : manager_(manager), failures_(failures), context_(context) {}
+      : Stream(failures, Failures::kWatch, context), manager_(manager) {}
 
-  static grpc::ServerWriteReactor<WatchEvent>* Begin(std::shared_ptr<WatchReactor> reactor, std::string function,
+  static grpc::ServerWriteReactor<WatchEvent>* Begin(std::shared_ptr<WatchReactor> reactor, const std::string& function,
                                                      grpc::Status refusal) {
     WatchReactor* const self = reactor.get();
-    self->self_ = reactor;
-    {
-      MutexLock lock(self->mutex_);  // what changes meanwhile waits behind the first state
-      if (refusal.ok()) {
-        auto state = self->manager_.Watch(reactor, function);
-        if (!state) {
-          refusal = ToGrpc(state.error());
-        } else {
-          self->queue_.assign(state->begin(), state->end());
-          self->limit_ = self->queue_.size() + kMaxWatchQueue;
-        }
+    self->KeepAlive(reactor);
+    if (refusal.ok()) {
+      const MutexLock lock(self->queue_mutex_);  // what changes meanwhile waits behind the first state
+      auto state = self->manager_.Watch(reactor, function);
+      if (!state) {
+        refusal = ToGrpc(state.error());
+      } else {
+        self->queue_.assign(state->begin(), state->end());
+        self->limit_ = self->queue_.size() + kMaxWatchQueue;
       }
     }
     if (!refusal.ok()) {
       self->Finally(std::move(refusal));
     } else {
-      self->Write();
+      self->WriteOn();
     }
     return self;
   }
 
   void Offer(const SharedEvent& event) override {
+    bool full = false;
     {
-      MutexLock lock(mutex_);
-      if (ending_) return;
+      const MutexLock lock(queue_mutex_);
       if (queue_.size() < limit_) queue_.push_back(event);
-      if (queue_.size() >= limit_) {
-        lock.Unlock();
-        Finally({grpc::StatusCode::RESOURCE_EXHAUSTED, "this watcher does not keep up"});
-        return;
-      }
-      if (writing_) return;
+      full = queue_.size() >= limit_;
     }
-    Write();
-  }
-
-  void OnWriteDone(bool ok) override {
-    {
-      MutexLock lock(mutex_);
-      writing_ = false;
-      outgoing_.reset();
-      if (ending_) {
-        lock.Unlock();
-        Finish(final_);
-        return;
-      }
-    }
-    if (!ok) return Finally(grpc::Status::CANCELLED);
-    Write();
+    if (full) return Finally({grpc::StatusCode::RESOURCE_EXHAUSTED, "this watcher does not keep up"});
+    WriteOn();
   }
 
   void OnCancel() override { Finally(grpc::Status::CANCELLED); }
 
-  void OnDone() override {
-    manager_.Unwatch(this);
-    std::shared_ptr<WatchReactor> last;
-    MutexLock lock(mutex_);
-    context_ = nullptr;
-    last = std::move(self_);
-    lock.Unlock();
-  }
-
  private:
-  void Write() {
-    MutexLock lock(mutex_);
-    if (writing_ || ending_ || queue_.empty()) return;
-    writing_ = true;
-    outgoing_ = std::move(queue_.front());
+  SharedEvent Next() override {
+    const MutexLock lock(queue_mutex_);
+    if (queue_.empty()) return nullptr;
+    SharedEvent event = std::move(queue_.front());
     queue_.pop_front();
-    lock.Unlock();
-    StartWrite(outgoing_.get());
+    return event;
   }
-
-  void Finally(grpc::Status status) {
-    MutexLock lock(mutex_);
-    if (ending_ || context_ == nullptr) return;
-    ending_ = true;
-    queue_.clear();
-    if (status.error_code() != grpc::StatusCode::CANCELLED) failures_.Count(Failures::kWatch, status);
-    final_ = std::move(status);
-    if (writing_) {
-      context_->TryCancel();
-      return;
-    }
-    lock.Unlock();
-    Finish(final_);
-  }
+  void Closed() override { manager_.Unwatch(this); }
 
   Manager& manager_;
-  Failures& failures_;
-
-  Mutex mutex_;
-  CallbackServerContext* context_ BANYAN_GUARDED_BY(mutex_);  // null: done
-  std::shared_ptr<WatchReactor> self_;
-  std::deque<SharedEvent> queue_ BANYAN_GUARDED_BY(mutex_);
-  size_t limit_ BANYAN_GUARDED_BY(mutex_) = kMaxWatchQueue;
-  bool writing_ BANYAN_GUARDED_BY(mutex_) = false;
-  bool ending_ BANYAN_GUARDED_BY(mutex_) = false;
-  grpc::Status final_;
-  SharedEvent outgoing_;  // of the write under way
+  Mutex queue_mutex_;
+  std::deque<SharedEvent> queue_ BANYAN_GUARDED_BY(queue_mutex_);
+  size_t limit_ BANYAN_GUARDED_BY(queue_mutex_) = kMaxWatchQueue;
 };
 
 }  // namespace
@@ -309,7 +285,8 @@ struct Service::Impl final : public proto::tree::TreeManager::CallbackService {
   }
 
   grpc::ServerBidiReactor<NodeMessage, ManagerMessage>* Session(CallbackServerContext* context) override {
-    return SessionReactor::Begin(std::make_shared<SessionReactor>(manager, failures, context), Authorise(context));
+    return SessionReactor::Begin(std::make_shared<SessionReactor>(manager, failures, context), *context,
+                                 Authorise(context));
   }
 
   grpc::ServerWriteReactor<WatchEvent>* Watch(CallbackServerContext* context,
