@@ -295,4 +295,18 @@ std::string ConfigSchema::Reference() {
   return out;
 }
 
+tl::unexpected<Error> BadSetting(std::string_view key, std::string_view why) {
+  return Fail(Code::kInvalidArgument, fmt::format("{}: {}", key, why));
+}
+
+Status CheckRange(std::string_view key, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return {};
+  return BadSetting(key, fmt::format("{} is not within {} to {}", value, least, most));
+}
+
+Status CheckAbsolute(std::string_view key, std::string_view path) {
+  if (path.starts_with('/')) return {};
+  return BadSetting(key, fmt::format("'{}' is no absolute path", path));
+}
+
 }  // namespace banyan

@@ -18,6 +18,7 @@
 #include <variant>
 #include <vector>
 
+#include "common/file_io.h"
 #include "common/result.h"
 
 namespace banyan {
@@ -76,5 +77,35 @@ class ConfigSchema {
 
   std::vector<Section> sections_;
 };
+
+// "<key>: <why>": what a check of values says that each are of the right type.
+[[nodiscard]] tl::unexpected<Error> BadSetting(std::string_view key, std::string_view why);
+// kInvalidArgument unless `value` is within the closed range.
+Status CheckRange(std::string_view key, int64_t value, int64_t least, int64_t most);
+// kInvalidArgument unless `path` begins with a slash.
+Status CheckAbsolute(std::string_view key, std::string_view path);
+
+// The configuration in a file, checked: kInvalidArgument that begins with the file's name, kNotFound when there is
+// none. `declare` is void(Values&, ConfigSchema&), `check` is Status(const Values&).
+template <typename Values, typename Declare, typename Check>
+Result<Values> LoadConfigFile(const std::string& path, const Declare& declare, const Check& check) {
+  constexpr uint64_t kMaxBytes = 1 << 20;
+  BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxBytes));
+  Values values;
+  ConfigSchema schema;
+  declare(values, schema);
+  BANYAN_TRY(schema.Load(text, path));
+  if (const Status good = check(values); !good) return Fail(good.error().WithContext(path));
+  return values;
+}
+
+// ConfigSchema::Reference of the defaults.
+template <typename Values, typename Declare>
+std::string ReferenceOf(const Declare& declare) {
+  Values values;
+  ConfigSchema schema;
+  declare(values, schema);
+  return schema.Reference();
+}
 
 }  // namespace banyan

@@ -1,7 +1,10 @@
 #include "common/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "common/file_io.h"
 
 namespace banyan {
 namespace {
@@ -105,6 +108,39 @@ TEST(ConfigTest, ReadsBytesAndDurations) {
   for (const char* bad : {"", "5", "s", "5 s", "-1s", "1d"}) EXPECT_FALSE(ParseDuration(bad)) << bad;
   EXPECT_EQ(ToString(milliseconds(90'000)), "90s");
   EXPECT_EQ(ToString(milliseconds(0)), "0ms");
+}
+
+struct Small {
+  int64_t number = 3;
+  std::string root = "/srv";
+};
+void DeclareSmall(Small& small, ConfigSchema& schema) {
+  schema.Add("number", "A number.", &small.number);
+  schema.Add("root", "A directory.", &small.root);
+}
+Status CheckSmall(const Small& small) {
+  BANYAN_TRY(CheckAbsolute("root", small.root));
+  return CheckRange("number", small.number, 1, 9);
+}
+
+TEST(ConfigTest, AFileIsReadAndChecked) {
+  const TempDir directory = TempDir::Make("config").value();
+  const std::string path = directory.path() + "/a.toml";
+  const auto load = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFileDurably(path, text));
+    return LoadConfigFile<Small>(path, DeclareSmall, CheckSmall);
+  };
+  EXPECT_EQ(load("number = 9\n")->number, 9);
+  EXPECT_EQ(load("")->root, "/srv");
+  EXPECT_EQ(load("number = 0\n").error().message, path + ": number: 0 is not within 1 to 9");
+  EXPECT_EQ(load("number = 10\n").error().code, Code::kInvalidArgument);
+  for (const char* root : {"", "srv"}) {
+    EXPECT_EQ(load(fmt::format("root = \"{}\"\n", root)).error().message,
+              fmt::format("{}: root: '{}' is no absolute path", path, root));
+  }
+  EXPECT_THAT(load("root = 1\n").error().message, HasSubstr("a.toml:1: root"));
+  EXPECT_EQ(LoadConfigFile<Small>(path + "x", DeclareSmall, CheckSmall).error().code, Code::kNotFound);
+  EXPECT_EQ(load(ReferenceOf<Small>(DeclareSmall))->number, 3);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "common/file_io.h"
 #include "common/log.h"
 #include "common/settings.h"
 #include "lazyfs/image_mount.h"
@@ -11,8 +10,6 @@
 namespace banyan::peer_agent {
 
 namespace {
-
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 void DeclareRegistry(RegistryConfig& registry, ConfigSchema& table) {
   table.Add("mirrors",
@@ -125,38 +122,30 @@ void Declare(Config& config, ConfigSchema& schema) {
       [&config](const std::string& name, ConfigSchema& table) { DeclareRegistry(config.registries[name], table); });
 }
 
-tl::unexpected<Error> Bad(const std::string& path, std::string_view key, std::string_view why) {
-  return Fail(Code::kInvalidArgument, fmt::format("{}: {}: {}", path, key, why));
-}
-
-Status Check(const Config& config, const std::string& path) {
-  if (config.data_root.empty() || config.data_root.front() != '/') {
-    return Bad(path, "data_root", fmt::format("'{}' is not an absolute path", config.data_root));
-  }
-  if (const auto level = ParseLogLevel(config.log_level); !level) return Bad(path, "log_level", level.error().message);
-  if (const auto form = lazyfs::ParseForm(config.form); !form) return Bad(path, "mount.form", form.error().message);
+Status Check(const Config& config) {
+  BANYAN_TRY(CheckAbsolute("data_root", config.data_root));
+  if (const auto level = ParseLogLevel(config.log_level); !level) return BadSetting("log_level", level.error().message);
+  if (const auto form = lazyfs::ParseForm(config.form); !form) return BadSetting("mount.form", form.error().message);
   const auto check_address = [&](const char* key, const std::string& text) -> Status {
     if (text.empty()) return {};
     const auto parsed = ParseHostPort(text);
-    return parsed ? Status() : Status(Bad(path, key, parsed.error().message));
+    return parsed ? Status() : Status(BadSetting(key, parsed.error().message));
   };
   BANYAN_TRY(check_address("mirror.address", config.mirror_address));
   BANYAN_TRY(check_address("peer.address", config.peer.address));
   BANYAN_TRY(check_address("peer.advertise", config.peer.advertise));
   BANYAN_TRY(check_address("tree.manager", config.peer.manager));
-  if (config.peer.weight < 1 || config.peer.weight > 1'000'000) {
-    return Bad(path, "peer.weight", fmt::format("{} is not within 1 to 1000000", config.peer.weight));
-  }
+  BANYAN_TRY(CheckRange("peer.weight", config.peer.weight, 1, 1'000'000));
   if (config.peer.node.size() > 255 || config.peer.zone.size() > 255) {
-    return Bad(path, "peer.node", "names have at most 255 bytes");
+    return BadSetting("peer.node", "names have at most 255 bytes");
   }
   if (!config.peer.address.empty() && config.peer.manager.empty()) {
-    return Bad(path, "tree.manager", "is needed where peer.address is set");
+    return BadSetting("tree.manager", "is needed where peer.address is set");
   }
   for (const auto& [name, registry] : config.registries) {
     for (const std::string& mirror : registry.mirrors) {
       if (const auto url = net::Url::Parse(mirror); !url) {
-        return Bad(path, fmt::format("registries.\"{}\".mirrors", name), url.error().message);
+        return BadSetting(fmt::format("registries.\"{}\".mirrors", name), url.error().message);
       }
     }
   }
@@ -165,21 +154,8 @@ Status Check(const Config& config, const std::string& path) {
 
 }  // namespace
 
-Result<Config> LoadConfig(const std::string& path) {
-  BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));
-  Config config;
-  ConfigSchema schema;
-  Declare(config, schema);
-  BANYAN_TRY(schema.Load(text, path));
-  BANYAN_TRY(Check(config, path));
-  return config;
-}
+Result<Config> LoadConfig(const std::string& path) { return LoadConfigFile<Config>(path, Declare, Check); }
 
-std::string ConfigReference() {
-  Config config;
-  ConfigSchema schema;
-  Declare(config, schema);
-  return schema.Reference();
-}
+std::string ConfigReference() { return ReferenceOf<Config>(Declare); }
 
 }  // namespace banyan::peer_agent

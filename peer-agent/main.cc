@@ -1,6 +1,4 @@
 // banyan-peer-agent: the node's daemon.
-#include <signal.h>
-
 #include <fcntl.h>
 #include <malloc.h>
 #include <systemd/sd-daemon.h>
@@ -9,7 +7,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,6 +15,7 @@
 #include <spdlog/spdlog.h>
 #include <CLI/CLI.hpp>
 
+#include "common/daemon.h"
 #include "common/file_io.h"
 #include "common/log.h"
 #include "lazyfs/keeper.h"
@@ -48,13 +46,6 @@ struct Flags {
   bool print_config = false;
 };
 
-sigset_t HandledSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  return signals;
-}
-
 // The file, if there is one, and what the command line says over it.
 Result<Config> Configure(const Flags& flags) {
   Config config;
@@ -83,17 +74,11 @@ void Reload(Agent& agent, const Flags& flags) {
 }
 
 // Until a termination signal comes, or nothing has been mounted for long enough.
-void WaitForEnd(Agent& agent, const Flags& flags) {
-  const sigset_t signals = HandledSignals();
+void WaitForEnd(Agent& agent, const Flags& flags, const DaemonSignals& signals) {
   while (true) {
-    const timespec second{1, 0};
-    const int signal = ::sigtimedwait(&signals, nullptr, &second);
-    if (signal == SIGHUP) {
-      Reload(agent, flags);
-    } else if (signal > 0) {
-      spdlog::info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
-      return;
-    }
+    const DaemonSignal signal = signals.Wait(seconds(1));
+    if (signal == DaemonSignal::kEnd) return;
+    if (signal == DaemonSignal::kReload) Reload(agent, flags);
     agent.ReapOrphans();
     if (flags.exit_when_idle && agent.idle_for() >= seconds(flags.idle_seconds)) {
       spdlog::info("nothing has been mounted for {} s: ending", flags.idle_seconds);
@@ -110,11 +95,7 @@ void ProtectFromOomKiller() {
 }
 
 int Run(const Flags& flags) {
-  // Before any thread starts, so that all inherit the mask and only sigtimedwait sees them.
-  const sigset_t signals = HandledSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-
+  const DaemonSignals signals(DaemonSignals::Hangup::kIsReload);
   ProtectFromOomKiller();
   ::mallopt(M_ARENA_MAX, kArenas);
   Agent::Options options;
@@ -139,7 +120,7 @@ int Run(const Flags& flags) {
   }
   spdlog::info("listening on {}", (*agent)->control_socket());
   ::sd_notify(0, "READY=1");
-  WaitForEnd(**agent, flags);
+  WaitForEnd(**agent, flags, signals);
   ::sd_notify(0, "STOPPING=1");
   service->reset();
   const bool mounts_remain = (*agent)->mount_count() > 0;

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "common/file_io.h"
 #include "common/log.h"
 #include "common/settings.h"
 #include "mirror/route.h"
@@ -10,8 +9,6 @@
 
 namespace banyan::registry_proxy {
 namespace {
-
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 void DeclareUpstream(UpstreamConfig& upstream, ConfigSchema& table) {
   table.Add("endpoints",
@@ -96,25 +93,18 @@ void Declare(Config& config, ConfigSchema& schema) {
       [&config](const std::string& name, ConfigSchema& table) { DeclareUpstream(config.upstreams[name], table); });
 }
 
-tl::unexpected<Error> Bad(std::string_view key, std::string_view why) {
-  return Fail(Code::kInvalidArgument, fmt::format("{}: {}", key, why));
-}
-
-Status CheckRange(std::string_view key, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return {};
-  return Bad(key, fmt::format("{} is not within {} to {}", value, least, most));
-}
-
 Status CheckUpstream(const std::string& name, const UpstreamConfig& upstream) {
   const std::string key = fmt::format("upstreams.\"{}\"", name);
-  if (!mirror::IsValidHost(name)) return Bad(key, "is no registry's host");
-  if (upstream.auth != "own" && upstream.auth != "client") return Bad(key + ".auth", "is neither own nor client");
+  if (!mirror::IsValidHost(name)) return BadSetting(key, "is no registry's host");
+  if (upstream.auth != "own" && upstream.auth != "client") {
+    return BadSetting(key + ".auth", "is neither own nor client");
+  }
   for (const std::string& endpoint : upstream.endpoints) {
     const auto url = net::Url::Parse(endpoint);
-    if (!url) return Bad(key + ".endpoints", url.error().message);
+    if (!url) return BadSetting(key + ".endpoints", url.error().message);
   }
   if (!upstream.credentials_for.empty() && upstream.credentials_file.empty()) {
-    return Bad(key + ".credentials_for", "there is no credentials_file");
+    return BadSetting(key + ".credentials_for", "there is no credentials_file");
   }
   BANYAN_TRY(CheckRange(key + ".attempts", upstream.attempts, 1, 100));
   return CheckRange(key + ".max_fills", upstream.max_fills, 1, 1000);
@@ -123,14 +113,15 @@ Status CheckUpstream(const std::string& name, const UpstreamConfig& upstream) {
 }  // namespace
 
 Status CheckConfig(const Config& config) {
-  if (config.data_root.empty() || config.data_root.front() != '/') return Bad("data_root", "is no absolute path");
-  if (const auto level = ParseLogLevel(config.log_level); !level) return Bad("log_level", level.error().message);
-  if (const auto listen = ParseHostPort(config.listen); !listen) return Bad("listen", listen.error().message);
+  BANYAN_TRY(CheckAbsolute("data_root", config.data_root));
+  if (const auto level = ParseLogLevel(config.log_level); !level) return BadSetting("log_level", level.error().message);
+  if (const auto listen = ParseHostPort(config.listen); !listen) return BadSetting("listen", listen.error().message);
   if (!config.status.empty() && config.status != "unix") {
-    if (const auto status = ParseHostPort(config.status); !status) return Bad("status", status.error().message);
+    if (const auto status = ParseHostPort(config.status); !status) return BadSetting("status", status.error().message);
   }
   if (!config.default_upstream.empty() && !config.upstreams.contains(config.default_upstream)) {
-    return Bad("mirror.default_upstream", fmt::format("there is no [upstreams.\"{}\"]", config.default_upstream));
+    return BadSetting("mirror.default_upstream",
+                      fmt::format("there is no [upstreams.\"{}\"]", config.default_upstream));
   }
   BANYAN_TRY(CheckRange("threads", config.threads, 1, 256));
   BANYAN_TRY(CheckRange("convert.workers", config.convert_workers, 1, 64));
@@ -140,21 +131,8 @@ Status CheckConfig(const Config& config) {
   return {};
 }
 
-Result<Config> LoadConfig(const std::string& path) {
-  BANYAN_ASSIGN(const std::string text, ReadFile(path, kMaxConfigBytes));
-  Config config;
-  ConfigSchema schema;
-  Declare(config, schema);
-  BANYAN_TRY(schema.Load(text, path));
-  if (const Status good = CheckConfig(config); !good) return Fail(good.error().WithContext(path));
-  return config;
-}
+Result<Config> LoadConfig(const std::string& path) { return LoadConfigFile<Config>(path, Declare, CheckConfig); }
 
-std::string ConfigReference() {
-  Config config;
-  ConfigSchema schema;
-  Declare(config, schema);
-  return schema.Reference();
-}
+std::string ConfigReference() { return ReferenceOf<Config>(Declare); }
 
 }  // namespace banyan::registry_proxy

@@ -1,7 +1,4 @@
 // banyan-registry-proxy: the cluster's mirror of registries.
-#include <signal.h>
-#include <time.h>
-
 #include <chrono>
 #include <optional>
 #include <string>
@@ -10,6 +7,7 @@
 #include <spdlog/spdlog.h>
 #include <CLI/CLI.hpp>
 
+#include "common/daemon.h"
 #include "common/log.h"
 #include "registry-proxy/config.h"
 #include "registry-proxy/proxy.h"
@@ -38,35 +36,12 @@ Result<Config> Configure(const Flags& flags) {
   return config;
 }
 
-sigset_t HandledSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
-  return signals;
-}
-
-void WaitForEnd(Proxy& proxy) {
-  const sigset_t signals = HandledSignals();
-  const timespec interval{std::chrono::seconds(kGarbageInterval).count(), 0};
-  while (true) {
-    proxy.CollectGarbage();
-    const int signal = ::sigtimedwait(&signals, nullptr, &interval);
-    if (signal <= 0) continue;
-    spdlog::info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
-    return;
-  }
-}
-
 int Run(const Flags& flags) {
   if (flags.print_config) {
     fmt::print("{}", ConfigReference());
     return 0;
   }
-  // Before any thread starts, so that all inherit the mask and only sigtimedwait sees them.
-  const sigset_t signals = HandledSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-
+  const DaemonSignals signals;
   auto config = Configure(flags);
   if (!config) {
     spdlog::error("{}", config.error().message);
@@ -81,7 +56,9 @@ int Run(const Flags& flags) {
     return 1;
   }
   spdlog::info("listening on {} (port {})", listen, (*proxy)->port());
-  WaitForEnd(**proxy);
+  do {
+    (*proxy)->CollectGarbage();
+  } while (signals.Wait(kGarbageInterval) != DaemonSignal::kEnd);
   proxy->reset();
   return 0;
 }

@@ -1,5 +1,4 @@
 // banyan-tree-manager: which node gets a function's bytes from which.
-#include <signal.h>
 #include <systemd/sd-daemon.h>
 
 #include <chrono>
@@ -10,6 +9,7 @@
 #include <spdlog/spdlog.h>
 #include <CLI/CLI.hpp>
 
+#include "common/daemon.h"
 #include "common/file_io.h"
 #include "common/log.h"
 #include "common/settings.h"
@@ -45,13 +45,6 @@ Result<Config> Configure(const Flags& flags) {
   return config;
 }
 
-sigset_t HandledSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT}) sigaddset(&signals, signal);
-  return signals;
-}
-
 net::HttpResponse Text(int status, std::string body) {
   return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
 }
@@ -81,15 +74,7 @@ Result<std::unique_ptr<net::HttpServer>> ServeHttp(const std::string& address, M
   });
 }
 
-void WaitForEnd() {
-  const sigset_t signals = HandledSignals();
-  int signal = 0;
-  while (::sigwait(&signals, &signal) != 0) {
-  }
-  spdlog::info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
-}
-
-Status Serve(const Config& config) {
+Status Serve(const Config& config, const DaemonSignals& signals) {
   std::string token;
   if (!config.token_file.empty()) {
     BANYAN_ASSIGN(token, ReadToken(config.token_file));
@@ -112,7 +97,7 @@ Status Serve(const Config& config) {
   }
   spdlog::info("listening on {} (port {})", config.listen, service->port());
   ::sd_notify(0, "READY=1");
-  WaitForEnd();
+  signals.WaitForEnd();
   ::sd_notify(0, "STOPPING=1");
   if (http) http->Stop();
   service.reset();
@@ -124,11 +109,7 @@ int Run(const Flags& flags) {
     fmt::print("{}", ConfigReference());
     return 0;
   }
-  // Before any thread starts, so that all inherit the mask and only sigwait sees them.
-  const sigset_t signals = HandledSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  ::signal(SIGPIPE, SIG_IGN);
-
+  const DaemonSignals signals;
   const auto config = Configure(flags);
   if (!config) {
     spdlog::error("{}", config.error().message);
@@ -136,7 +117,7 @@ int Run(const Flags& flags) {
   }
   if (flags.check) return 0;
   SetLogLevel(config->log_level);
-  if (const Status served = Serve(*config); !served) {
+  if (const Status served = Serve(*config, signals); !served) {
     spdlog::error("{}", served.error().message);
     return 1;
   }
