@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "fetch/testing/fake_source.h"
+#include "fetch/testing/scripted_peer.h"
 #include "fetch/testing/test_layer.h"
 #include "net/http_server.h"
 #include "net/range_header.h"
@@ -29,96 +30,8 @@ using ::testing::IsEmpty;
 using testing::FakeSource;
 using testing::MakeTestLayer;
 using ::testing::Pair;
+using testing::ScriptedPeer;
 using testing::TestLayer;
-
-// A peer that does what its script says; by default it gives what is asked.
-class ScriptedPeer {
- public:
-  using Reply = std::shared_ptr<net::HttpReply>;
-  struct Seen {
-    ByteRange range;
-    std::string node, function, token, priority, cache, recheck;
-  };
-  // Answers one request; runs on a thread of its own.
-  using Script = std::function<void(ScriptedPeer&, const Seen&, const Reply&)>;
-
-  ScriptedPeer(const TestLayer& layer, std::string name) : layer_(layer), name_(std::move(name)) {
-    server_ = *net::HttpServer::Start({}, [this](const net::HttpRequest& request, Reply reply) {
-      Seen seen;
-      const auto header = [&](std::string_view key) {
-        const std::string* value = request.headers.Find(key);
-        return value == nullptr ? std::string() : *value;
-      };
-      seen.node = header("banyan-node");
-      seen.function = header("banyan-function");
-      seen.token = header("authorization");
-      seen.priority = header("priority");
-      seen.cache = header("cache-control");
-      seen.recheck = header("banyan-recheck");
-      seen.range = **net::ParseRange(header("range"), layer_.blob.size());
-      Script script;
-      {
-        const std::lock_guard lock(mutex_);
-        seen_.push_back(seen);
-        script = script_;
-      }
-      if (!script) return Give(seen.range, reply);
-      const std::lock_guard lock(mutex_);
-      threads_.emplace_back([this, script, seen, reply = std::move(reply)] { script(*this, seen, reply); });
-    });
-  }
-  ~ScriptedPeer() { Stop(); }
-
-  void Stop() {
-    stop_ = true;
-    server_->Stop();
-    std::vector<std::thread> threads;
-    {
-      const std::lock_guard lock(mutex_);
-      threads.swap(threads_);
-    }
-    for (auto& thread : threads) thread.join();
-  }
-  void Do(Script script) {
-    const std::lock_guard lock(mutex_);
-    script_ = std::move(script);
-  }
-  PeerAddress address() const { return {name_, "127.0.0.1", server_->port()}; }
-  std::vector<Seen> seen() const {
-    const std::lock_guard lock(mutex_);
-    return seen_;
-  }
-  bool stopped() const { return stop_; }
-
-  std::string Bytes(ByteRange range) const {
-    return {reinterpret_cast<const char*>(layer_.blob.data()) + range.begin, range.size()};
-  }
-  void Give(ByteRange range, const Reply& reply) const { Give(range, Bytes(range), reply); }
-  void Give(ByteRange range, std::string body, const Reply& reply) const {
-    reply->Send({206, {{"Content-Range", net::FormatContentRange(range, layer_.blob.size())}}, std::move(body)});
-  }
-  // The range's first chunk.
-  ByteRange FirstChunk(ByteRange range) const {
-    for (const auto& chunk : layer_.device->chunks.chunks()) {
-      if (chunk.compressed_offset == range.begin) return chunk.blob_range();
-    }
-    return {};
-  }
-  bool Pause(std::chrono::milliseconds time) const {
-    for (auto left = time; left > 0ms && !stop_; left -= 10ms) std::this_thread::sleep_for(10ms);
-    return !stop_;
-  }
-
- private:
-  const TestLayer& layer_;
-  const std::string name_;
-  std::unique_ptr<net::HttpServer> server_;
-  std::atomic<bool> stop_ = false;
-  mutable std::mutex mutex_;
-  Script script_;                     // guarded by mutex_
-  std::vector<Seen> seen_;            // guarded by mutex_
-  std::vector<std::thread> threads_;  // guarded by mutex_
-};
 
 class Reports final : public PeerReports {
  public:
@@ -582,64 +495,6 @@ TEST_F(TreeSourceTest, TheClientsEndAnswersWhatIsOutstanding) {
   http_.reset();
   ASSERT_TRUE(waiting->WaitFor(3));
   EXPECT_EQ(waiting->chunks.at(2).error().code, Code::kCancelled);
-}
-
-TEST(PeerHealth, PenaltiesDoubleAndWhatFailsTogetherIsOneFault) {
-  PeerHealth health;
-  Clock::time_point now{1h};
-  EXPECT_TRUE(health.NoteFault("a", PeerFault::kBadBytes, now));
-  EXPECT_FALSE(health.NoteFault("a", PeerFault::kBadBytes, now + 900ms));
-  EXPECT_TRUE(health.Avoided("a", now + 59s));
-  EXPECT_FALSE(health.Avoided("a", now + 60s));
-  EXPECT_FALSE(health.Avoided("b", now));
-  health.NoteGood("a", now + 60s);
-  EXPECT_TRUE(health.NoteFault("a", PeerFault::kBadBytes, now + 60s));
-  EXPECT_TRUE(health.Avoided("a", now + 179s));
-  for (int i = 0; i < 40; ++i) health.NoteFault("a", PeerFault::kBadBytes, now + std::chrono::hours(1 + i));
-  EXPECT_TRUE(health.Avoided("a", now + 40h + 9min));
-  EXPECT_FALSE(health.Avoided("a", now + 40h + 10min));
-
-  health.NoteFault("c", PeerFault::kUnreachable, now);
-  health.NoteFault("c", PeerFault::kUnreachable, now + 4s);
-  EXPECT_TRUE(health.Avoided("c", now + 9s));
-  health.NoteGood("c", now + 11s);
-  health.NoteFault("c", PeerFault::kUnreachable, now + 12s);
-  EXPECT_FALSE(health.Avoided("c", now + 15s));
-}
-
-TEST(PeerHealth, HedgesAfterThe95thPercentileAndWithinItsBudget) {
-  PeerHealth health;
-  const Clock::time_point now{1h};
-  EXPECT_EQ(health.HedgeAfter("a"), 250ms);
-  for (int i = 1; i <= 64; ++i) health.NoteFirstByte("a", std::chrono::milliseconds(i * 10), now);
-  EXPECT_GE(health.HedgeAfter("a"), 600ms);
-  EXPECT_LE(health.HedgeAfter("a"), 630ms);
-  for (int i = 1; i <= 64; ++i) health.NoteFirstByte("a", 1ms, now);
-  EXPECT_EQ(health.HedgeAfter("a"), 50ms);
-  int hedges = 0;
-  for (int i = 0; i < 1000; ++i) {
-    health.CountAsk();
-    if (health.TakeHedge()) ++hedges;
-  }
-  EXPECT_EQ(hedges, 50);
-}
-
-TEST(PeerHealth, OriginsAreCongestedOnlyBesideAFasterParentAndForAWhile) {
-  PeerHealth health;
-  const Clock::time_point now{1h};
-  health.NoteFirstByte("parent", 20ms, now);
-  EXPECT_FALSE(health.OriginsCongested("parent", now));
-  health.NoteOrigins(150ms, now);
-  EXPECT_FALSE(health.OriginsCongested("parent", now));
-  for (int i = 0; i < 20; ++i) health.NoteOrigins(400ms, now);
-  EXPECT_TRUE(health.OriginsCongested("parent", now));
-  EXPECT_FALSE(health.OriginsCongested("stranger", now));
-  EXPECT_FALSE(health.OriginsCongested("parent", now + 6s));
-  for (int i = 0; i < 40; ++i) health.NoteFirstByte("parent", 150ms, now);
-  EXPECT_FALSE(health.OriginsCongested("parent", now));
-  health.NoteOriginsFailed(now);
-  EXPECT_TRUE(health.OriginsCongested("stranger", now + 4s));
-  EXPECT_FALSE(health.OriginsDown(now + 6s));
 }
 
 }  // namespace
