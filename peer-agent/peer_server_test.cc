@@ -16,11 +16,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "fetch/priority_header.h"
 #include "fetch/testing/test_layer.h"
 #include "net/http_client.h"
 #include "net/range_header.h"
 #include "peer-agent/peer_ask.h"
+#include "peer-agent/testing/asked.h"
 #include "peer-agent/testing/fake_relay_layer.h"
 
 namespace banyan::peer_agent {
@@ -28,6 +28,7 @@ namespace {
 
 using fetch::Clock;
 using std::chrono::milliseconds;
+using testing::Asked;
 using Kind = PeerCatalog::Found::Kind;
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
@@ -63,70 +64,6 @@ class FakeCatalog final : public PeerCatalog {
   std::mutex mutex_;
   std::map<Digest, Found> blobs_;
   std::vector<ChunkIndex> dropped_;
-};
-
-// One request under way. Internally synchronised.
-class Asked {
- public:
-  void OnInterim(const net::HeaderList& headers) {
-    const std::lock_guard lock(mutex_);
-    const std::string* via = headers.Find("via");
-    vias_.push_back(via != nullptr ? *via : "");
-    changed_.notify_all();
-  }
-  void OnHead(int code, const net::HeaderList& headers) {
-    const std::lock_guard lock(mutex_);
-    code_ = code;
-    headers_ = headers;
-  }
-  void OnData(std::span<const std::byte> data) {
-    const std::lock_guard lock(mutex_);
-    body_.append(reinterpret_cast<const char*>(data.data()), data.size());
-  }
-  void OnDone(Status status) {
-    const std::lock_guard lock(mutex_);
-    status_ = std::move(status);
-    done_at_ = Clock::now();
-    changed_.notify_all();
-  }
-
-  bool WaitInterims(size_t count) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, milliseconds(5000), [&] { return vias_.size() >= count; });
-  }
-  bool Wait() {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, milliseconds(20'000), [&] { return status_.has_value(); });
-  }
-  bool done() {
-    const std::lock_guard lock(mutex_);
-    return status_.has_value();
-  }
-  // After Wait().
-  bool ok() { return Wait() && static_cast<bool>(*status_); }
-  int code() { return Wait() ? code_ : -1; }
-  std::string body() { return Wait() ? body_ : ""; }
-  std::string header(std::string_view name) {
-    Wait();
-    const std::string* value = headers_.Find(name);
-    return value != nullptr ? *value : "";
-  }
-  std::vector<std::string> vias() {
-    const std::lock_guard lock(mutex_);
-    return vias_;
-  }
-  Clock::time_point done_at() { return done_at_; }
-  uint64_t id = 0;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<std::string> vias_;
-  int code_ = 0;
-  net::HeaderList headers_;
-  std::string body_;
-  std::optional<Status> status_;
-  Clock::time_point done_at_;
 };
 
 class PeerServerTest : public ::testing::Test {
@@ -637,34 +574,6 @@ TEST_F(PeerServerTest, FloodOfConnectionsAndNoise) {
   EXPECT_EQ(refused, 350U);
   EXPECT_TRUE(AllOver());
   EXPECT_EQ(AskChunks({0, 1})->body(), BytesOf({0, 1}));
-}
-
-TEST(PeerAskTest, Priority) {
-  using fetch::Priority;
-  for (const auto& [header, priority] : std::vector<std::pair<std::string_view, Priority>>{
-           {"u=0", Priority::kDemand},
-           {"u=1", Priority::kDemand},
-           {"u=3", Priority::kPrefetch},
-           {"i, u=6", Priority::kFill},
-           {"u=5;x=1,i", Priority::kFill},
-           {"", Priority::kPrefetch},
-           {"u=9", Priority::kPrefetch},
-           {"u=12", Priority::kPrefetch},
-           {",,,u", Priority::kPrefetch},
-           {"u=", Priority::kPrefetch},
-       }) {
-    EXPECT_EQ(fetch::ParsePriority(header), priority) << header;
-  }
-}
-
-TEST(PeerAskTest, Token) {
-  EXPECT_TRUE(HasToken("Bearer abc", "abc"));
-  EXPECT_TRUE(HasToken("bearer abc", "abc"));
-  for (const std::string_view bad :
-       {"", "abc", "Bearer", "Bearer ", "Bearer ab", "Bearer abcabc", "Bearer abd", "Basic abc"}) {
-    EXPECT_FALSE(HasToken(bad, "abc")) << bad;
-  }
-  EXPECT_FALSE(HasToken("Bearer ", "")) << "no token is no key";
 }
 
 }  // namespace
