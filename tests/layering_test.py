@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Holds the source tree to the table of docs/architecture.md: which folder may include which.
 
-Also: a folder with sources is in the table and has a README.md; a header has `#pragma once`; an include of ours is written
-from the project root. `layering_test.py --self-test` checks that each breach is found.
+That table is the rule, and read from there. Also: a folder with sources is in it and has a README.md; a header has
+`#pragma once`; an include of ours is written from the project root. `layering_test.py --self-test` checks that each breach
+is found.
 """
 import os
 import re
@@ -10,26 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-# Folder → the folders whose headers it may include, besides its own. A folder that is not here is a mistake.
-ALLOWED = {
-    "common": [],
-    "proto": [],
-    "net": ["common"],
-    "image-format": ["common", "proto"],
-    "store": ["common", "image-format"],
-    "fetch": ["common", "image-format", "store", "net"],
-    "lazyfs": ["common", "image-format", "fetch"],
-    "mirror": ["common", "net", "image-format", "store"],
-    "snapshotter": ["common", "proto", "lazyfs"],
-    "peer-agent": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "mirror", "snapshotter"],
-    "registry-proxy": ["common", "proto", "net", "image-format", "store", "mirror", "convert"],
-    "convert": ["common", "net", "image-format"],
-    "tree-manager": ["common", "proto", "net"],
-    "sim": ["common", "image-format", "fetch", "tree-manager"],
-    "cli": ["common", "proto", "net", "image-format", "fetch", "lazyfs", "convert"],
-    "bench": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "peer-agent", "tree-manager"],
-    "tests": ["common", "proto", "net", "image-format", "store", "fetch", "lazyfs", "snapshotter"],
-}
+DOCUMENT = "docs/architecture.md"
+ROW = re.compile(r"^\| ((?:`[a-z-]+/`(?:, )?)+) \| .* \| ([^|]+) \|$", re.MULTILINE)
 # Tests and test doubles may also use these: an end of a wire is tested against the other end, lazyfs over a real store.
 ALLOWED_IN_TESTS = {
     "fetch": ["lazyfs"],
@@ -39,17 +22,33 @@ ALLOWED_IN_TESTS = {
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
+def read_table(text):
+    """Folder → the folders whose headers it may include, besides its own."""
+    table = {}
+    for names, may_include in ROW.findall(text):
+        above = list(table)
+        for folder in re.findall(r"`([a-z-]+)/`", names):
+            table[folder] = {"nothing": [], "nothing of ours": [], "all libraries above": above, "anything": None}.get(
+                may_include, may_include.split(", "))
+    for folder, allowed in table.items():
+        table[folder] = list(table) if allowed is None else allowed
+        strangers = set(table[folder]) - set(table)
+        if strangers:
+            sys.exit(f"{DOCUMENT}: {folder} may include {', '.join(sorted(strangers))}, which the table does not have")
+    return table
+
+
 def is_test(path):
     name = os.path.basename(path)
     return "/testing/" in path or re.search(r"(_test|_fuzz|_bench|_test_util)\.(cc|h)$", name) is not None
 
 
-def check_file(path, text, folders):
+def check_file(path, text, table):
     folder = path.split("/")[0]
     breaches = []
     if path.endswith(".h") and not re.search(r"^#pragma once$", text, re.MULTILINE):
         breaches.append(f"{path}: no #pragma once")
-    allowed = {folder, *ALLOWED[folder]}
+    allowed = {folder, *table[folder]}
     if is_test(path):
         allowed |= set(ALLOWED_IN_TESTS.get(folder, []))
     for match in INCLUDE.finditer(text):
@@ -58,25 +57,25 @@ def check_file(path, text, folders):
         target = include.split("/")[0]
         if "/" not in include or target == "..":
             breaches.append(f"{path}:{line}: \"{include}\" is not written from the project root")
-        elif target not in folders:
+        elif target not in table:
             breaches.append(f"{path}:{line}: \"{include}\" is in no folder of ours; a library's header takes <>")
         elif target not in allowed:
             breaches.append(f"{path}:{line}: {folder} may not include {target} (\"{include}\")")
     return breaches
 
 
-def check_tree(root, paths):
+def check_tree(root, paths, table):
     """`paths` are the tracked C++ sources below `root`, relative to it."""
     breaches = []
     for folder in sorted({path.split("/")[0] for path in paths}):
-        if folder not in ALLOWED:
+        if folder not in table:
             breaches.append(f"{folder}/: not in the table of folders")
         elif not os.path.exists(f"{root}/{folder}/README.md"):
             breaches.append(f"{folder}/: no README.md")
     for path in paths:
-        if path.split("/")[0] in ALLOWED:
+        if path.split("/")[0] in table:
             with open(f"{root}/{path}", encoding="utf-8") as f:
-                breaches += check_file(path, f.read(), ALLOWED)
+                breaches += check_file(path, f.read(), table)
     return breaches
 
 
@@ -93,7 +92,23 @@ def tracked_sources(root):
     return found
 
 
+TABLE_OF_SELF_TEST = """
+| folder | what it is | may include |
+|---|---|---|
+| `common/` | a | nothing of ours |
+| `net/` | b | common |
+| `fetch/` | c | common, net |
+| `store/` | d | all libraries above |
+| `lazyfs/` | e | common |
+| `bench/`, `tests/` | f | anything |
+| `banyan` | no folder | x |
+"""
+
+
 def self_test():
+    table = read_table(TABLE_OF_SELF_TEST)
+    assert table["common"] == [] and table["fetch"] == ["common", "net"], table
+    assert table["store"] == ["common", "net", "fetch"] and table["tests"] == list(table) == table["bench"], table
     good = {
         "common/a.h": "#pragma once\n#include <string>\n",
         "net/b.cc": '#include "net/b.h"\n#include "common/a.h"\n',
@@ -118,7 +133,7 @@ def self_test():
             for folder in ("net", "lazyfs") if files is bad else ("common", "net", "lazyfs"):
                 with open(f"{root}/{folder}/README.md", "w", encoding="utf-8") as f:
                     f.write("x")
-            breaches = check_tree(root, sorted(files))
+            breaches = check_tree(root, sorted(files), table)
             assert len(breaches) == expected, breaches
     print("self-test passed")
 
@@ -128,7 +143,9 @@ def main():
         self_test()
         return 0
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    breaches = check_tree(root, tracked_sources(root))
+    with open(f"{root}/{DOCUMENT}", encoding="utf-8") as f:
+        table = read_table(f.read())
+    breaches = check_tree(root, tracked_sources(root), table)
     for breach in breaches:
         print(breach)
     return 1 if breaches else 0
