@@ -1,5 +1,6 @@
 // The mirror before upstreams that are slow, hung, redirect or lie about what they send. What status each refusal
-// becomes, and what is done about cuts, stalls and wrong bytes, is in mirror_test.cc.
+// becomes, and what is done about cuts, stalls and wrong bytes, is in mirror_test.cc
+// and blob_fill_test.cc.
 #include <thread>
 
 #include <fmt/format.h>
