@@ -12,5 +12,6 @@ if [[ ${1:-} == --fast ]]; then exit 0; fi
 
 [[ -f build/dev/compile_commands.json ]] || cmake --preset dev </dev/null
 # The generated protocol headers must exist before anything that includes them can be read.
-cmake --build --preset dev --target banyan_image_format_proto banyan_agent_proto banyan_containerd_snapshots_proto banyan_cri_proto banyan_proxy_proto </dev/null
-run-clang-tidy -quiet -j2 -p build/dev "^$PWD/(common|net|image-format|store|fetch|lazyfs|mirror|convert|snapshotter|peer-agent|registry-proxy|cli|bench|tests)/.*\.cc$" </dev/null
+cmake --build --preset dev --target banyan_image_format_proto banyan_agent_proto banyan_containerd_snapshots_proto banyan_cri_proto banyan_proxy_proto \
+  banyan_tree_proto banyan_tree_state_proto </dev/null
+run-clang-tidy -quiet -j2 -p build/dev "^$PWD/(?!build/).*\.cc$" </dev/null
