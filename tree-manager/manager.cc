@@ -200,6 +200,17 @@ proto::tree::NodesReply Manager::Nodes() {
   return membership_.Nodes(Now());
 }
 
+std::vector<proto::tree::StartReport> Manager::Starts() {
+  MutexLock lock(mutex_);
+  const auto& starts = membership_.starts().starts();
+  return {starts.begin(), starts.end()};
+}
+
+Manager::Summary Manager::Summarise() {
+  MutexLock lock(mutex_);
+  return {membership_.gauges(Now()), membership_.epoch(), membership_.peer_to_peer()};
+}
+
 Result<proto::tree::DrainReply> Manager::Drain(const std::string& node, bool undo) {
   MutexLock lock(mutex_);
   auto reply = membership_.Drain(node, undo, Now());

@@ -60,6 +60,14 @@ class Manager {
   proto::tree::FunctionsReply Functions();
   Result<proto::tree::TreeReply> Tree(const std::string& function);
   proto::tree::NodesReply Nodes();
+  // The latest cold starts, the oldest first.
+  std::vector<proto::tree::StartReport> Starts();
+  struct Summary {
+    MembershipGauges gauges;
+    uint64_t epoch = 0;
+    bool peer_to_peer = true;
+  };
+  Summary Summarise();
   Result<proto::tree::DrainReply> Drain(const std::string& node, bool undo);
   void SetPeerToPeer(bool on);
   // The state now, and what changes later by `sink`, until Unwatch(); that may begin to come before this returns.

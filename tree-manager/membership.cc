@@ -96,6 +96,9 @@ Status Membership::OnMessage(SessionId id, const NodeMessage& message, Time now)
     case NodeMessage::kTouches:
       OnTouches(node_id, node, message.touches(), now);
       break;
+    case NodeMessage::kStart:
+      OnStart(node, message.start());
+      break;
     case NodeMessage::kHello:  // only once a session
     case NodeMessage::MESSAGE_NOT_SET:
       break;
@@ -256,6 +259,7 @@ bool Membership::MakeRoomForFunction() {
   function_ids_.erase(oldest->name);
   std::erase(dirty_functions_, oldest->id);
   std::erase(growing_, oldest->id);
+  std::erase(changed_functions_, oldest->id);
   std::erase(stored_functions_, oldest->id);
   std::erase(stored_profiles_, oldest->id);
   free_functions_.push_back(oldest->id);
@@ -341,7 +345,10 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
                        node.downlink != beat.downlink_bytes_per_second();
   node.uplink = beat.uplink_bytes_per_second();
   node.downlink = beat.downlink_bytes_per_second();
-  if (changed) NodeChanged(id);
+  if (changed || node.store != beat.store_bytes()) NodeChanged(id);
+  node.store = beat.store_bytes();
+  node.store_budget = beat.store_budget_bytes();
+  TakeFeeds(id, node, beat);
   size_t taken = 0;
   for (const proto::tree::Holding& holding : beat.holdings()) {
     if (++taken > kMaxHoldings) break;
@@ -349,6 +356,7 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
     Member* member = FindMember(id, holding.function(), &function);
     if (member == nullptr) continue;
     member->confirmed = true;
+    if (holding.blob_bytes() != 0) function->blob_bytes = holding.blob_bytes();
     const uint32_t present = std::min(holding.present_permille(), kComplete);
     if (present > member->present_permille || !holding.ready()) {
       member->last_use = now;
@@ -357,6 +365,7 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
     if (present == member->present_permille && holding.ready() == member->ready) continue;
     member->present_permille = present;
     member->ready = holding.ready();
+    MemberChanged(*function, id, *member);
     MarkPlaced(*function, id);
     const NodeTraits traits = TraitsOf(node, *member);
     if (traits == member->traits) continue;
@@ -434,6 +443,7 @@ void Membership::DropFromNode(Node& node, FunctionId function) {
   std::erase(node.functions, function);
   std::erase(node.assignments, function);
   std::erase(node.profiles, function);
+  std::erase(node.fed, function);
 }
 
 uint32_t Membership::Retrait(NodeId id) {

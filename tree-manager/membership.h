@@ -34,6 +34,7 @@
 #include "proto/tree_state.pb.h"
 #include "tree-manager/burst_profile.h"
 #include "tree-manager/function_tree.h"
+#include "tree-manager/start_book.h"
 
 namespace banyan::tree_manager {
 
@@ -159,12 +160,15 @@ class Membership {
   // kNotFound.
   Result<proto::tree::DrainReply> Drain(const std::string& node, bool undo, Time now);
   void SetPeerToPeer(bool on);
+  // The latest cold starts, the oldest first.
+  const StartBook& starts() const { return start_book_; }
   // The whole state as events, for a new watcher. `function` empty: all.
   std::vector<proto::tree::WatchEvent> Snapshot(const std::string& function, Time now) const;
 
   const MembershipCounters& counters() const { return counters_; }
   MembershipGauges gauges(Time now) const;
   uint64_t epoch() const { return epoch_; }
+  bool peer_to_peer() const { return peer_to_peer_; }
 
  private:
   using FunctionId = uint32_t;
@@ -180,6 +184,7 @@ class Membership {
   void OnJoin(NodeId id, Node& node, const proto::tree::Join& join, Time now);
   void OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat& beat, Time now);
   void OnTouches(NodeId id, Node& node, const proto::tree::Touches& touches, Time now);
+  void OnStart(const Node& node, const proto::tree::StartReport& start);
   Function* FunctionNamed(const std::string& name);
   Function* MakeFunction(const std::string& name, FunctionId* id);
   bool MakeRoomForFunction();
@@ -240,8 +245,11 @@ class Membership {
   proto::tree::NodeInfo InfoOf(const Node& node, Time now) const;
   proto::tree::NodeState StateOf(const Node& node) const;
   proto::tree::TreeNode TreeNodeOf(const Function& function, NodeId id, const Member& member) const;
+  void TakeFeeds(NodeId id, Node& node, const proto::tree::Heartbeat& beat);
   void NodeChanged(NodeId id);
+  void MemberChanged(Function& function, NodeId node, Member& member);
   void EmitNodes(Time now);
+  void EmitMembers();
   void EmitTree(Function& function, const std::vector<NodeId>& changed);
 
   const MembershipOptions options_;
@@ -289,10 +297,13 @@ class Membership {
   Time away_until_ = Time::min();  // nobody is removed before
   bool away_extended_ = false;
 
+  StartBook start_book_;
+
   // Watching.
   bool watched_ = false;
   std::vector<proto::tree::WatchEvent> events_;
   std::vector<NodeId> changed_nodes_;
+  std::vector<FunctionId> changed_functions_;
   Time emitted_nodes_;
 
   MembershipCounters counters_;

@@ -39,8 +39,11 @@ struct Membership::Node {
   std::vector<Report> reports;      // that count, one a reporter
   std::vector<Report> unreachable;  // that its silence may confirm, one a reporter
   uint64_t uplink = 0, downlink = 0;
-  bool changed = false;  // for watchers
-  bool stored = false;   // in stored_nodes_
+  uint64_t store = 0, store_budget = 0;
+  std::vector<FunctionId> fed;                                     // that its last beat told feeds of
+  bool changed = false;                                            // for watchers
+  proto::tree::NodeState shown_state = proto::tree::NODE_UNKNOWN;  // to watchers
+  bool stored = false;                                             // in stored_nodes_
 
   std::vector<FunctionId> functions;  // that it is a member of
 
@@ -67,6 +70,8 @@ struct Membership::Member {
   uint64_t version = 0;                            // of the same
   bool queued = false;                             // in Node::assignments
   bool profile_queued = false;                     // in Node::profiles
+  bool changed = false;                            // in Function::changed
+  std::vector<proto::tree::Feed> feeds;            // by the last beat
 };
 
 struct Membership::Function {
@@ -83,6 +88,9 @@ struct Membership::Function {
 
   std::vector<NodeId> dirty;
   std::vector<std::string> gone;  // for watchers
+  std::vector<NodeId> changed;    // for watchers, besides `dirty`
+  bool in_changed = false;        // in changed_functions_
+  uint64_t blob_bytes = 0;        // compressed, of its layers; 0: unknown
   bool in_dirty = false;          // in dirty_functions_
   bool stored = false;            // in stored_functions_
 

@@ -536,6 +536,53 @@ TEST(MembershipTest, WatchersCanFollowTheTrees) {
   EXPECT_EQ(follow(), "");
 }
 
+// What nodes hold, where their bytes come from and how they are: within half a second, and only where it changed.
+TEST(MembershipTest, WatchersSeeMembersChange) {
+  Cluster cluster;
+  cluster.SetWatch(true);
+  cluster.Start(16);
+  cluster.Run(1s);
+  std::map<std::string, TreeNode> seen;
+  const auto follow = [&] {
+    seen.clear();
+    for (const WatchEvent& event : std::exchange(cluster.events_, {})) {
+      for (const TreeNode& node : event.tree().nodes()) seen[node.node()] = node;
+    }
+  };
+  follow();
+  NodeMessage message;
+  Holding& holding = *message.mutable_heartbeat()->add_holdings();
+  holding.set_function("f");
+  holding.set_present_permille(400);
+  holding.set_blob_bytes(123);
+  Feed& feed = *message.mutable_heartbeat()->add_feeds();
+  feed.set_function("f");
+  feed.set_stripe(1);
+  feed.set_demand(1000);
+  Feed& stranger = *message.mutable_heartbeat()->add_feeds();
+  stranger.set_function("g");
+  cluster.Send("n3", message);
+  cluster.Run(600ms);
+  follow();
+  ASSERT_TRUE(seen.contains("n3"));
+  EXPECT_EQ(seen.size(), 1U);
+  EXPECT_EQ(seen["n3"].present_permille(), 400U);
+  ASSERT_EQ(seen["n3"].feeds_size(), 1);
+  EXPECT_EQ(seen["n3"].feeds(0).demand(), 1000U);
+  EXPECT_EQ(cluster.core().Functions().functions(0).blob_bytes(), 123U);
+
+  cluster.Run(1500ms);  // beats without feeds
+  follow();
+  ASSERT_TRUE(seen.contains("n3"));
+  EXPECT_EQ(seen["n3"].feeds_size(), 0);
+
+  cluster.Disconnect("n5");
+  cluster.Run(600ms);
+  follow();
+  ASSERT_TRUE(seen.contains("n5"));
+  EXPECT_EQ(seen["n5"].state(), SUSPECT);
+}
+
 // A slow session: what it has not taken is not piled up.
 TEST(MembershipTest, TheLatestAssignmentWins) {
   Cluster cluster;

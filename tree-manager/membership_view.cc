@@ -10,7 +10,10 @@ namespace {
 
 using namespace proto::tree;
 
-constexpr std::chrono::seconds kNodeEventInterval{1};
+constexpr std::chrono::milliseconds kNodeEventInterval{500};
+constexpr size_t kMaxFeeds = 2 * kMaxStripes * (Feed::From_MAX + 1);  // of a member
+
+constexpr uint32_t kComplete = 1000;
 
 std::string_view Hex(std::string_view name) {
   constexpr std::string_view kAlgorithm = "sha256:";
@@ -29,6 +32,7 @@ FunctionInfo Membership::InfoOf(const Function& function) const {
   info.set_version(function.version);
   info.set_reparentings(function.reparentings);
   info.set_profile_chunks(static_cast<uint32_t>(function.profile.size()));
+  info.set_blob_bytes(function.blob_bytes);
   return info;
 }
 
@@ -54,6 +58,8 @@ NodeInfo Membership::InfoOf(const Node& node, Time now) const {
   const auto counts = [&](const Node::Report& report) { return now - report.time < options_.report_memory; };
   info.set_reports(static_cast<uint32_t>(std::count_if(node.reports.begin(), node.reports.end(), counts)));
   info.set_avoided(node.avoided);
+  info.set_store_bytes(node.store);
+  info.set_store_budget_bytes(node.store_budget);
   return info;
 }
 
@@ -69,13 +75,24 @@ TreeNode Membership::TreeNodeOf(const Function& function, NodeId id, const Membe
   out.set_present_permille(member.present_permille);
   out.set_state(StateOf(*nodes_[id]));
   out.set_ready(member.ready);
+  out.mutable_feeds()->Assign(member.feeds.begin(), member.feeds.end());
   return out;
 }
 
 FunctionsReply Membership::Functions() const {
   FunctionsReply reply;
   for (const auto& function : functions_) {
-    if (function && !function->members.empty()) *reply.add_functions() = InfoOf(*function);
+    if (!function || function->members.empty()) continue;
+    FunctionInfo& info = *reply.add_functions();
+    info = InfoOf(*function);
+    uint32_t complete = 0;
+    uint32_t starting = 0;
+    for (const auto& [id, member] : function->members) {
+      complete += member.present_permille == kComplete ? 1 : 0;
+      starting += member.ready ? 0 : 1;
+    }
+    info.set_complete_nodes(complete);
+    info.set_starting_nodes(starting);
   }
   return reply;
 }
@@ -154,11 +171,17 @@ std::vector<WatchEvent> Membership::Snapshot(const std::string& name, Time now) 
     *tree.mutable_function() = InfoOf(*function);
     for (const auto& [id, member] : function->members) *tree.add_nodes() = TreeNodeOf(*function, id, member);
   }
+  for (const StartReport& start : start_book_.starts()) *events.emplace_back().mutable_start() = start;
   events.emplace_back().set_synced(true);
   return events;
 }
 
 std::vector<WatchEvent> Membership::TakeEvents() { return std::exchange(events_, {}); }
+
+void Membership::OnStart(const Node& node, const StartReport& start) {
+  const StartReport* const kept = start_book_.Add(node.name, start);
+  if (kept != nullptr && watched_) *events_.emplace_back().mutable_start() = *kept;
+}
 
 void Membership::NodeChanged(NodeId id) {
   if (!watched_ || nodes_[id]->changed) return;
@@ -166,13 +189,70 @@ void Membership::NodeChanged(NodeId id) {
   changed_nodes_.push_back(id);
 }
 
+// What the node's last beat said; functions that it does not name are fed by nobody now.
+void Membership::TakeFeeds(NodeId id, Node& node, const Heartbeat& beat) {
+  const auto each = [&](auto&& act) {
+    for (const FunctionId function_id : node.fed) {
+      Function& function = *functions_[function_id];
+      act(function, function.members.at(id));
+    }
+  };
+  each([&](Function& function, Member& member) {
+    member.feeds.clear();
+    MemberChanged(function, id, member);
+  });
+  node.fed.clear();
+  const int count = std::min<int>(beat.feeds_size(), kMaxFunctionsOfNode);
+  for (int i = 0; i < count; ++i) {
+    Function* function = nullptr;
+    Member* member = FindMember(id, beat.feeds(i).function(), &function);
+    if (member == nullptr || member->feeds.size() >= kMaxFeeds || beat.feeds(i).stripe() >= kMaxStripes) continue;
+    if (member->feeds.empty()) node.fed.push_back(function->id);
+    member->feeds.push_back(beat.feeds(i));
+    member->feeds.back().clear_function();
+    // With one tree the node's two lanes go the same way.
+    member->feeds.back().set_stripe(beat.feeds(i).stripe() % function->tree.stripes());
+    MemberChanged(*function, id, *member);
+  }
+}
+
+void Membership::MemberChanged(Function& function, NodeId node, Member& member) {
+  if (!watched_ || member.changed) return;
+  member.changed = true;
+  function.changed.push_back(node);
+  if (std::exchange(function.in_changed, true)) return;
+  changed_functions_.push_back(function.id);
+}
+
 void Membership::EmitNodes(Time now) {
   if (now - emitted_nodes_ < kNodeEventInterval) return;
   emitted_nodes_ = now;
   for (const NodeId id : std::exchange(changed_nodes_, {})) {
     if (!nodes_[id]) continue;
-    nodes_[id]->changed = false;
-    if (watched_) *events_.emplace_back().mutable_node() = InfoOf(*nodes_[id], now);
+    Node& node = *nodes_[id];
+    node.changed = false;
+    if (!watched_) continue;
+    *events_.emplace_back().mutable_node() = InfoOf(node, now);
+    const NodeState state = StateOf(node);
+    if (std::exchange(node.shown_state, state) == state) continue;
+    for (const FunctionId function : node.functions) {
+      MemberChanged(*functions_[function], id, functions_[function]->members.at(id));
+    }
+  }
+  EmitMembers();
+}
+
+void Membership::EmitMembers() {
+  for (const FunctionId function_id : std::exchange(changed_functions_, {})) {
+    Function& function = *functions_[function_id];
+    function.in_changed = false;
+    std::vector<NodeId> changed;
+    for (const NodeId id : std::exchange(function.changed, {})) {
+      const auto member = function.members.find(id);
+      if (member == function.members.end() || !std::exchange(member->second.changed, false)) continue;
+      changed.push_back(id);
+    }
+    if (watched_ && !changed.empty()) EmitTree(function, changed);
   }
 }
 
