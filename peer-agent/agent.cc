@@ -176,7 +176,9 @@ Status Agent::ServePeers() {
                         .scheduler = *scheduler_,
                         .registries = *registries_,
                         .executor = *executor_,
-                        .mirror = *mirror_});
+                        .mirror = *mirror_,
+                        .store_usage = [this] { return store_->usage(); },
+                        .latest_starts = [this](size_t limit) { return starts_->Latest(limit); }});
 }
 
 Status Agent::ServeContainerd() {

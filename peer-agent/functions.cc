@@ -430,6 +430,7 @@ std::vector<proto::tree::Holding> Functions::TakeHoldings() {
     holding.set_function(function);
     holding.set_present_permille(permille);
     holding.set_ready(ready);
+    holding.set_blob_bytes(entry.blob_bytes);
   }
   return holdings;
 }

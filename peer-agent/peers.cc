@@ -30,6 +30,7 @@ constexpr milliseconds kSettlePatience{400};
 constexpr std::chrono::minutes kPrivateLasts{5};
 constexpr size_t kMaxPrivate = 4096;
 constexpr milliseconds kBlobPatience{30'000};
+constexpr size_t kStartsLookedAt = 16;
 
 proto::tree::PeerReport::Kind KindOf(fetch::PeerFault fault) {
   switch (fault) {
@@ -195,7 +196,10 @@ void Peers::AddImage(const Digest& manifest, const image_format::ImageMap& map, 
   functions_->AddImage(manifest.ToString(), map, origins);
 }
 
-void Peers::Started(const Digest& manifest) { functions_->Started(manifest.ToString()); }
+void Peers::Started(const Digest& manifest) {
+  functions_->Started(manifest.ToString());
+  start_reports_.Begun(std::chrono::steady_clock::now());
+}
 void Peers::Leave(const Digest& manifest) { functions_->Leave(manifest.ToString()); }
 void Peers::LeaveAll() { functions_->LeaveAll(); }
 
@@ -205,6 +209,8 @@ std::shared_ptr<fetch::ChunkSource> Peers::SourceOf(const image_format::Device& 
                                                     std::shared_ptr<fetch::ChunkSource> origins) {
   std::shared_ptr<fetch::ChunkSource> source = std::make_shared<fetch::TreeSource>(
       *client_, [this, blob = device.blob_digest] { return functions_->RoutesOfLayer(blob); }, std::move(origins));
+  source = std::make_shared<MeteredSource>(std::move(source), feeds_,
+                                           [this](const Digest& blob) { return functions_->FunctionOfLayer(blob); });
   if (downlink_->unlimited()) return source;
   return std::make_shared<fetch::LimitedSource>(std::move(source), downlink_, timer_);
 }
@@ -312,7 +318,25 @@ proto::tree::Heartbeat Peers::MakeHeartbeat() {
   const uint64_t fresh = received - std::exchange(received_, received);
   beat.set_downlink_bytes_per_second(static_cast<uint64_t>(static_cast<double>(fresh) / std::max(seconds, 0.1)));
   for (proto::tree::Holding& holding : functions_->TakeHoldings()) *beat.add_holdings() = std::move(holding);
+  for (proto::tree::Feed& feed : feeds_->Take(now)) *beat.add_feeds() = std::move(feed);
+  if (parts_->store_usage) {
+    const store::StoreUsage usage = parts_->store_usage();
+    beat.set_store_bytes(usage.blob_bytes + usage.device_bytes);
+    beat.set_store_budget_bytes(usage.budget_bytes);
+  }
+  ReportStarts(now);
   return beat;
+}
+
+// Of functions that are shared: the names of others are nobody's business.
+void Peers::ReportStarts(std::chrono::steady_clock::time_point now) {
+  if (!parts_->latest_starts || !start_reports_.Following(now)) return;
+  for (proto::tree::StartReport& report : start_reports_.Take(parts_->latest_starts(kStartsLookedAt))) {
+    if (!functions_->IsJoined(report.function())) continue;
+    proto::tree::NodeMessage message;
+    *message.mutable_start() = std::move(report);
+    tree_->Send(std::move(message));
+  }
 }
 
 // A slow disk must not hold up the beats.

@@ -28,11 +28,13 @@
 #include "mirror/mirror.h"
 #include "net/http_client.h"
 #include "peer-agent/config.h"
+#include "peer-agent/feed_meter.h"
 #include "peer-agent/functions.h"
 #include "peer-agent/peer_blobs.h"
 #include "peer-agent/peer_faults.h"
 #include "peer-agent/peer_server.h"
 #include "peer-agent/registries.h"
+#include "peer-agent/start_report.h"
 #include "peer-agent/tree_client.h"
 
 namespace banyan::peer_agent {
@@ -52,6 +54,9 @@ class Peers final : public fetch::PeerReports {
     Registries& registries;
     Executor& executor;
     mirror::Mirror& mirror;
+    // For the manager's dashboard; any thread, may be null.
+    std::function<store::StoreUsage()> store_usage;
+    std::function<std::vector<proto::agent::Start>(size_t limit)> latest_starts;  // the latest first
   };
 
   // Listens to nobody yet. It must outlive the sources and hooks that it makes. Errors: the token cannot be read.
@@ -106,6 +111,7 @@ class Peers final : public fetch::PeerReports {
   void OnMessage(const proto::tree::ManagerMessage& message);
   proto::tree::Hello MakeHello();
   proto::tree::Heartbeat MakeHeartbeat();
+  void ReportStarts(std::chrono::steady_clock::time_point now);
 
   const Options options_;
   const std::string token_;
@@ -124,6 +130,8 @@ class Peers final : public fetch::PeerReports {
   fetch::WaitTable blob_waits_;
   BlobFunctions blob_functions_;
   const std::shared_ptr<fetch::RateLimit> downlink_;
+  const std::shared_ptr<FeedMeter> feeds_ = std::make_shared<FeedMeter>(FeedMeter::Clock::now());
+  StartReports start_reports_;
   std::unique_ptr<TreeClient> tree_;
   std::shared_ptr<Functions> functions_;  // shared with a Save() under way
   const std::shared_ptr<std::atomic<bool>> saving_ = std::make_shared<std::atomic<bool>>(false);
