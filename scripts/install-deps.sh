@@ -7,6 +7,7 @@ packages=(
   cmake ninja-build g++ ccache pkg-config git ca-certificates
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libboost-dev librocksdb-dev
   libzstd-dev libssl-dev libisal-dev libxxhash-dev libcurl4-openssl-dev libspdlog-dev libfmt-dev libcli11-dev
+  node-d3  # a part of the dashboard, embedded into the tree-manager
   nlohmann-json3-dev libexpected-dev libtomlplusplus-dev prometheus-cpp-dev libsystemd-dev libre2-dev libtorrent-rasterbar-dev libgtest-dev libgmock-dev libbenchmark-dev
   # What a node runs.
   containerd runc
@@ -15,6 +16,7 @@ packages=(
   # Test: images, a registry, the tools whose answers ours are compared with.
   mmdebstrap umoci skopeo docker-registry nginx-light apache2-utils erofs-utils zstd openssl python3 jq attr acl libcap2-bin
   fio cpio busybox-static qemu-system-x86 e2fsprogs bc time
+  chromium fonts-inter  # for the dashboard's tests and pictures
   golang-go golang-github-containerd-containerd-dev stargz-snapshotter buildah podman
   aria2 transmission-cli
   # Lint and fuzz.

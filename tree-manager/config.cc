@@ -12,6 +12,10 @@ void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("listen", "host:port where agents, `banyan` and the dashboard call. gRPC without TLS; port 0: any.",
              &config.listen);
   schema.Add("http", "host:port of /metrics, /healthz and /readyz. Empty: none.", &config.http);
+  schema.Add("dashboard",
+             "Show the trees to browsers, under `http`: local (to those on this machine, a reverse proxy with its own "
+             "login for example), all (to whoever reaches it), off.",
+             &config.dashboard);
   schema.Add("data_root", "Directory for the trees' state.", &config.data_root);
   schema.Add(
       "token_file",
@@ -34,6 +38,9 @@ Status CheckConfig(const Config& config) {
   if (const auto listen = ParseHostPort(config.listen); !listen) return BadSetting("listen", listen.error().message);
   if (!config.http.empty()) {
     if (const auto http = ParseHostPort(config.http); !http) return BadSetting("http", http.error().message);
+  }
+  if (config.dashboard != "local" && config.dashboard != "all" && config.dashboard != "off") {
+    return BadSetting("dashboard", fmt::format("'{}' is neither local, all nor off", config.dashboard));
   }
   if (config.stripes < 1 || config.stripes > 2) return BadSetting("stripes", "is neither 1 nor 2");
   BANYAN_TRY(CheckRange("spares", config.spares, 0, 2));

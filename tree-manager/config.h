@@ -13,6 +13,7 @@ namespace banyan::tree_manager {
 struct Config {
   std::string listen = "127.0.0.1:4650";
   std::string http = "127.0.0.1:4651";
+  std::string dashboard = "local";
   std::string data_root = "/var/lib/banyan-tree";
   std::string token_file;
   int64_t stripes = 2;

@@ -16,6 +16,7 @@
 #include "net/http_server.h"
 #include "net/url.h"
 #include "tree-manager/config.h"
+#include "tree-manager/dashboard/dashboard_server.h"
 #include "tree-manager/manager.h"
 #include "tree-manager/service.h"
 
@@ -49,29 +50,37 @@ net::HttpResponse Text(int status, std::string body) {
   return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
 }
 
-net::HttpResponse Answer(const net::HttpRequest& request, Manager& manager, const Service& service) {
-  if (request.method != "GET" && request.method != "HEAD") return Text(405, "only GET\n");
+// What the HTTP port shows.
+struct Shown {
+  Manager& manager;
+  const Service& service;
+  DashboardServer* dashboard;  // null: none
+};
+
+void Answer(const net::HttpRequest& request, const std::shared_ptr<net::HttpReply>& reply, const Shown& shown) {
   // It listens only once the trees are restored: alive and ready are the same here.
-  if (request.path() == "/healthz") return Text(200, "ok\n");
-  if (request.path() == "/readyz") return Text(200, "ready\n");
-  if (request.path() != "/metrics") return Text(404, "/metrics, /healthz, /readyz\n");
+  if (request.path() == "/healthz") return reply->Send(Text(200, "ok\n"));
+  if (request.path() == "/readyz") return reply->Send(Text(200, "ready\n"));
+  if (request.path() != "/metrics") {
+    if (shown.dashboard != nullptr) return shown.dashboard->Handle(request, reply);
+    return reply->Send(Text(404, "/metrics, /healthz, /readyz\n"));
+  }
   MetricsPage page;
   page.Process(BANYAN_VERSION);
-  manager.AddMetrics(page);
-  service.AddMetrics(page);
-  return {200, {{"Content-Type", MetricsPage::kContentType}}, page.Text()};
+  shown.manager.AddMetrics(page);
+  shown.service.AddMetrics(page);
+  if (shown.dashboard != nullptr) shown.dashboard->AddMetrics(page);
+  reply->Send({200, {{"Content-Type", MetricsPage::kContentType}}, page.Text()});
 }
 
-Result<std::unique_ptr<net::HttpServer>> ServeHttp(const std::string& address, Manager& manager,
-                                                   const Service& service) {
+Result<std::unique_ptr<net::HttpServer>> ServeHttp(const std::string& address, const Shown& shown) {
   BANYAN_ASSIGN(const HostPort listen, ParseHostPort(address));
   net::HttpServerOptions options;
   options.address = listen.host;
   options.port = listen.port;
-  options.max_connections = 64;
-  return net::HttpServer::Start(options, [&](const net::HttpRequest& request, const auto& reply) {
-    reply->Send(Answer(request, manager, service));
-  });
+  options.max_connections = 256;
+  return net::HttpServer::Start(
+      options, [shown](const net::HttpRequest& request, const auto& reply) { Answer(request, reply, shown); });
 }
 
 Status Serve(const Config& config, const DaemonSignals& signals) {
@@ -90,15 +99,21 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   options.state_path = config.data_root + "/state";
   BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
+  std::unique_ptr<DashboardServer> dashboard;
+  if (config.dashboard != "off") {
+    dashboard = std::make_unique<DashboardServer>(
+        *manager, DashboardServer::Options{.version = BANYAN_VERSION, .local_only = config.dashboard == "local"});
+  }
   std::unique_ptr<net::HttpServer> http;
   if (!config.http.empty()) {
-    BANYAN_ASSIGN(http, ServeHttp(config.http, *manager, *service));
-    spdlog::info("metrics on {} (port {})", config.http, http->port());
+    BANYAN_ASSIGN(http, ServeHttp(config.http, {*manager, *service, dashboard.get()}));
+    spdlog::info("metrics{} on {} (port {})", dashboard ? " and dashboard" : "", config.http, http->port());
   }
   spdlog::info("listening on {} (port {})", config.listen, service->port());
   ::sd_notify(0, "READY=1");
   signals.WaitForEnd();
   ::sd_notify(0, "STOPPING=1");
+  if (dashboard) dashboard->EndStreams();
   if (http) http->Stop();
   service.reset();
   return {};

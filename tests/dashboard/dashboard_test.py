@@ -1,0 +1,308 @@
+#!/usr/bin/env -S python3 -B
+"""The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | hostile | model | prefix."""
+import json
+import sys
+import time
+import urllib.parse
+
+import browser
+from browser import Browser
+from harness import (SKIP, Cluster, PrefixProxy, check_clean, drawn, drawn_edges, edges_of, expect, expect_as_manager, expect_painted, main, until,
+                     wait_drawn)
+
+FUNCTION = "sha256:" + "5f2a91c0" * 8
+
+
+def table_of(page):
+    rows = page.run("""JSON.stringify([...document.querySelectorAll('.long-table tbody tr[data-row]')].map((row) =>
+      [...row.children].map((cell) => cell.textContent)))""")
+    return {row[0]: row for row in json.loads(rows)}
+
+
+def choose(page, value):
+    page.run(f"[...document.querySelectorAll('.how input[type=radio]')].find((input) => input.value === '{value}').click()")
+
+
+# ---- Parts ----
+
+def trees():
+    with Cluster() as cluster, Browser() as chromium:
+        cluster.do(f"add 8 {FUNCTION} 1")
+        page = chromium.open(cluster.url)
+        wait_drawn(page, 8)
+        expect_as_manager(page, cluster.tree(FUNCTION))
+        expect_painted(page)
+
+        choose(page, "table")
+        page.wait("document.querySelectorAll('.long-table tbody tr[data-row]').length === 8")
+        rows = table_of(page)
+        for node in cluster.tree(FUNCTION)["nodes"]:
+            row = rows[node["node"]]
+            expect([row[4], row[7]] == [parent or "proxy" for parent in node["parents"]], f"{node}: the table says {row}")
+        choose(page, "rows")
+        wait_drawn(page, 8)
+
+        kill(cluster, page)
+        search_and_fold(page)
+        check_clean(page, cluster.url)
+
+
+def kill(cluster, page):
+    tree = cluster.tree(FUNCTION)
+    parents = [parent for node in tree["nodes"] for parent in node["parents"] if parent]
+    victim = max(set(parents), key=parents.count)
+    began = time.monotonic()
+    cluster.do(f"kill {victim}")
+    name = json.dumps(victim)
+    page.wait(f"banyan.page().drawings.every((drawing) => drawing.drawn().find(({{id}}) => id === {name})?.state !== 'LIVE')", 2, 0.02)
+    shown = time.monotonic() - began
+    print(f"a kill shows after {shown:.2f} s")
+    expect(shown < 2, f"the kill of {victim} shows after {shown:.2f} s")
+    # Its children's edges move, and the move is told.
+    page.wait("banyan.page().drawings.some((drawing) => drawing.list.some((item) => performance.now() - item.movedAt < 2600))", 12, 0.02)
+    page.wait(f"banyan.page().drawings.every((drawing) => !drawing.drawn().some(({{id}}) => id === {name}))", 12)
+    wait_drawn(page, 7)
+    until(lambda: {stripe: drawn_edges(nodes) for stripe, nodes in drawn(page).items()} ==
+          {stripe: edges_of(cluster.tree(FUNCTION), stripe) for stripe in (0, 1)}, "the mended trees are drawn", 5)
+
+
+def search_and_fold(page):
+    page.key("/")
+    expect(page.run("document.activeElement.id") == "search", "'/' does not lead to the search")
+    page.type("node-3")
+    page.wait("document.querySelector('.found').textContent === '1 found'")
+    page.key("Enter")
+    page.wait("document.querySelector('.details h2').textContent === 'node-3'")
+    expect(page.run("banyan.page().drawings.every((drawing) => drawing.selected === 'node-3')"), "not marked in both stripes")
+    page.run("(() => { const search = document.getElementById('search'); search.value = ''; search.dispatchEvent(new Event('input')); })()")
+
+    # The node below the proxy of the first stripe, by keyboard: to the right, and folded by Space.
+    page.run("document.querySelector('.drawing').focus()")
+    page.key("ArrowRight")
+    root = page.run("banyan.page().drawings[0].active")
+    text = page.run("document.getElementById(document.querySelector('.drawing').getAttribute('aria-activedescendant')).textContent")
+    expect(text.startswith(root) and "feeds" in text, f"the active item is called {text!r}")
+    page.key(" ")
+    page.wait("document.querySelector('.drawing').dataset.nodes === '2'")
+    nodes = drawn(page)[0]
+    expect(nodes[root]["hidden"] == 6, f"folded: {nodes[root]}")
+    expect(page.run("document.querySelector('[role=treeitem]').getAttribute('aria-expanded')") == "false", "folded, but not said to be")
+    page.key(" ")
+    page.wait("document.querySelector('.drawing').dataset.nodes === '8'")
+
+    # And by pointer: a double click folds; a click picks, on the folded one unfolds.
+    wait_drawn(page, 7)
+    box = json.loads(page.run("JSON.stringify(document.querySelector('.drawing').getBoundingClientRect())"))
+    at = lambda: drawn(page)[0][root]
+    point = at()
+    page.click(box["x"] + point["x"], box["y"] + point["y"], 2)
+    page.wait("document.querySelector('.drawing').dataset.nodes === '2' && document.querySelector('.drawing').dataset.settled === 'true'")
+    time.sleep(0.7)
+    point = at()
+    box = json.loads(page.run("JSON.stringify(document.querySelector('.drawing').getBoundingClientRect())"))
+    page.click(box["x"] + point["x"], box["y"] + point["y"])
+    page.wait("document.querySelector('.drawing').dataset.nodes === '8'")
+    page.wait(f"document.querySelector('.details h2').textContent === '{root}'")
+
+
+def scale(count="2000"):
+    count = int(count)
+    with Cluster() as cluster, Browser() as chromium:
+        chromium.open("about:blank")
+        cluster.do(f"add {count} {FUNCTION} 4")
+        time.sleep(2)
+        began = time.monotonic()
+        page = chromium.open(cluster.url)
+        wait_drawn(page, count, 20)
+        took = time.monotonic() - began
+        print(f"{count} nodes are drawn {took:.2f} s after the page was asked for")
+        expect(count > 2000 or took < 2, f"{count} nodes took {took:.2f} s")
+        tree = cluster.tree(FUNCTION)
+        stripes = drawn(page)
+        for stripe in (0, 1):
+            expect(drawn_edges(stripes[stripe]).keys() == edges_of(tree, stripe).keys(), "other nodes are drawn than the manager's")
+
+        # Pan and zoom for three seconds, while beats of all nodes come in.
+        page.run("""(() => {
+          window.frames_ = []; let last = performance.now();
+          const frame = (now) => { frames_.push(now - last); last = now; window.more_ && requestAnimationFrame(frame); };
+          window.more_ = true; requestAnimationFrame(frame);
+          window.tasks_ = []; new PerformanceObserver((list) => tasks_.push(...list.getEntries().map((task) => task.duration))).observe({type: 'longtask'});
+        })()""")
+        box = json.loads(page.run("JSON.stringify(document.querySelector('.drawing').getBoundingClientRect())"))
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        end = time.monotonic() + 3
+        page.mouse("mousePressed", x + 40, y + 40, button="left", buttons=1, clickCount=1)
+        step = 0
+        while time.monotonic() < end:
+            step += 1
+            page.mouse("mouseMoved", x + 40 + step % 20 * 4, y + 40, button="left", buttons=1)
+            if step % 10 == 0:
+                page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-60 if step % 40 < 20 else 60)
+        page.mouse("mouseReleased", x + 40, y + 40, button="left", clickCount=1)
+        frames = sorted(json.loads(page.run("(() => { window.more_ = false; return JSON.stringify(frames_.slice(2)); })()")))
+        tasks = json.loads(page.run("JSON.stringify(tasks_)"))
+        paint = json.loads(page.run("JSON.stringify([...document.querySelectorAll('.drawing')].map((one) => ({...one.dataset})))"))
+        print(f"panning: {len(frames)} frames in 3 s, median {frames[len(frames) // 2]:.0f} ms, 95 % {frames[len(frames) * 95 // 100]:.0f} ms, "
+              f"longest {frames[-1]:.0f} ms; longest task {max(tasks, default=0):.0f} ms; {paint}")
+        expect(count > 2000 or frames[len(frames) // 2] < 100, "panning: half of the frames take over 100 ms")
+        expect(count > 2000 or max(tasks, default=0) < 500, f"a task blocked the page for {max(tasks, default=0):.0f} ms")
+
+        # A node far down is found, unfolded and brought into sight.
+        page.key("/")
+        page.type(f"node-{count - 1}")
+        began = time.monotonic()
+        page.key("Enter")
+        page.wait(f"document.querySelector('.details h2')?.textContent === 'node-{count - 1}'")
+        print(f"search: {time.monotonic() - began:.2f} s")
+        choose(page, "table")
+        page.wait("document.querySelector('.long-table table').getAttribute('aria-rowcount') === '%d'" % (count + 1))
+        expect(page.run("document.querySelectorAll('.long-table tbody tr').length") < 100, "the whole table is in the page")
+        check_clean(page, cluster.url)
+
+
+def pages():
+    with Cluster() as cluster, Browser() as chromium:
+        cluster.do(f"add 8 {FUNCTION} 2")
+        cluster.do("add 3 web 1 edge-")
+        for node in ("node-1", "node-2", "node-3"):
+            cluster.do(f"start {node} {FUNCTION}")
+        page = chromium.open(cluster.url + "#/fleet", dark=True)
+        page.wait("document.querySelectorAll('.long-table tbody tr[data-row]').length === 11")
+        rows = table_of(page)
+        for node in cluster.api("nodes")["nodes"]:
+            row = rows[node["node"]]
+            expect(row[1] == (node["zone"] or "–") and row[2] == "live" and row[4] == node["version"], f"{node}: the fleet page says {row}")
+        cluster.do("kill edge-2")
+        page.wait("[...document.querySelectorAll('.long-table tbody tr')].some((row) => row.dataset.row === 'edge-2' && row.textContent.includes('suspect'))", 3)
+
+        page.run("location.hash = '#/images'")
+        page.wait("document.querySelectorAll('.images .long-table tbody tr[data-row]').length === 2")
+        page.run("document.querySelector('.long-table button.link').click()")
+        page.wait("!document.querySelector('.one').hidden && document.querySelectorAll('.one .long-table tbody tr[data-row]').length === 8")
+
+        page.run("location.hash = '#/starts'")
+        page.wait("document.querySelectorAll('.start').length === 3")
+        page.run("document.querySelector('.start-head').click()")
+        page.wait("document.querySelectorAll('.start-more tbody tr').length === 7")
+        expect(page.run("document.querySelectorAll('.plot circle').length") == 3, "the picture of the starts has other dots")
+
+        page.run(f"location.hash = '#/trees/{FUNCTION}'")
+        wait_drawn(page, 8)
+        expect(page.run("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 19)", "dark is not dark")
+        page.run("[...document.querySelectorAll('#theme input')].find((input) => input.value === 'light').click()")
+        expect(page.run("getComputedStyle(document.body).backgroundColor") == "rgb(245, 245, 241)", "light is not light")
+        accessible(page)
+        check_clean(page, cluster.url)
+
+
+def accessible(page):
+    """What a screen reader is told: every control has a name, the drawings are trees, the heads are heads."""
+    tree = page.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {}
+    for node in tree:
+        if node.get("ignored"):
+            continue
+        role = node["role"]["value"]
+        roles.setdefault(role, []).append(node)
+        if role in ("button", "link", "textbox", "searchbox", "combobox", "radio", "tree", "treeitem", "img"):
+            expect(node.get("name", {}).get("value"), f"a {role} without a name: {node}")
+    expect(len(roles.get("tree", [])) == 2 and len(roles.get("treeitem", [])) == 2, "the drawings are no trees")
+    for role in ("banner", "navigation", "main", "heading", "combobox"):
+        expect(role in roles, f"nothing is a {role}")
+    page.run("document.activeElement.blur(); document.body.focus()")
+    met = []
+    for _ in range(24):
+        page.key("Tab")
+        met.append(page.run("(document.activeElement.getAttribute('aria-label') || document.activeElement.id || document.activeElement.textContent || '').slice(0, 30)"))
+    expect(met[0] == "skip" and any(name.startswith("Stripe 2") for name in met), f"Tab meets {met}")
+
+
+def hostile():
+    names = ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "\"'><svg onload=alert(1)>", "__proto__", "constructor",
+             "javascript:alert(1)", "a" * 255, "\u202egnp.exe", "{{7*7}}"]
+    zone = "<b onmouseover=alert(1)>z"
+    function = "<script>window.pwned=1</script>"
+    quote = urllib.parse.quote
+    with Cluster() as cluster, Browser() as chromium:
+        for name in names:
+            cluster.do(f"name {quote(name, safe='')} {function} {quote(zone, safe='')}")
+        cluster.do("wait")
+        cluster.do(f"start {quote(names[0], safe='')} {function}")
+        page = chromium.open(cluster.url)
+        wait_drawn(page, len(names))
+        expect_as_manager(page, cluster.tree(function))
+        for name in names:
+            page.run(f"banyan.page().drawings[0].events.select({json.dumps(name)})")
+            page.wait(f"document.querySelector('.details h2').textContent === {json.dumps(name)}")
+            page.run(f"banyan.page().drawings[0].events.hover({json.dumps(name)}, 300, 300)")
+        choose(page, "table")
+        page.wait(f"document.querySelectorAll('.long-table tbody tr[data-row]').length === {len(names)}")
+        expect(set(table_of(page)) == set(names), f"the table has {sorted(table_of(page))}")
+        for place, condition in (("fleet", f"document.querySelectorAll('tbody tr[data-row]').length === {len(names)}"),
+                                 ("images/" + quote(function), "!document.querySelector('.one').hidden"),
+                                 ("starts", "document.querySelectorAll('.start').length === 1"), ("%zz", "document.querySelector('.trees')"),
+                                 ("trees/" + quote(function, safe=""), "document.querySelector('.trees')")):
+            page.run(f"location.hash = {json.dumps('#/' + place)}")
+            page.wait(condition)
+        expect(page.run("document.querySelectorAll('main img, main script, main b, [onerror], [onload], [onmouseover]').length") == 0,
+               "a name has become markup")
+        expect(page.run("window.pwned === undefined && ({}).node === undefined"), "a name has become code")
+        # The policy holds what the code might let through.
+        blocked = page.run("""(() => { try { document.body.innerHTML = '<p>x</p>'; return false; } catch (error) { return error instanceof TypeError; } })()""")
+        expect(blocked, "markup can be made out of text")
+        page.drain()
+        page.problems = [problem for problem in page.problems if "TrustedHTML" not in problem]
+        check_clean(page, cluster.url)
+
+
+def model():
+    """What a batch of changes may look like in the middle: rings, parents that are gone. Nobody is lost, nothing hangs."""
+    with Cluster() as cluster, Browser() as chromium:
+        page = chromium.open(cluster.url)
+        page.wait("window.banyan")
+        answer = json.loads(page.run("""import('./forest.js').then(({buildTree, shownNodes, foldToFit, NameOrder}) => {
+          const member = (node, parent) => [node, {node, zone: '', parents: [parent, parent], depths: [1, 1]}];
+          const members = new Map([member('a', 'b'), member('b', 'c'), member('c', 'a'), member('d', 'a'), member('self', 'self'),
+            member('orphan', 'gone'), member('root', ''), member('leaf', 'root'), member('node-10', 'root'), member('node-9', 'root')]);
+          const order = new NameOrder();
+          order.update(members);
+          const {root} = buildTree(members, 0, new Set(), order);
+          const shown = shownNodes(root);
+          const chain = new Map(Array.from({length: 3000}, (_, i) => member(`n${i}`, i === 0 ? '' : `n${(i - 1) >> 1}`)));
+          order.update(chain);
+          const big = buildTree(chain, 0, new Set(), order);
+          const folds = foldToFit(big, 100);
+          const folded = buildTree(chain, 0, folds, order);
+          const few = shownNodes(folded.root);
+          return JSON.stringify({names: shown.map((node) => node.id).sort(), size: root.size, order: shown.find((node) => node.id === 'root').children.map((node) => node.id),
+            few: few.length, hidden: few.reduce((sum, node) => sum + node.hidden, 0)});
+        })"""))
+        expect(answer["names"] == sorted(["", "a", "b", "c", "d", "self", "orphan", "root", "leaf", "node-10", "node-9"]), f"{answer}")
+        expect(answer["size"] == 11, f"{answer}")
+        expect(answer["order"] == ["leaf", "node-9", "node-10"], f"siblings do not stand as people count: {answer}")
+        expect(answer["few"] <= 101 and answer["few"] + answer["hidden"] == 3001, f"folding loses nodes: {answer}")
+        check_clean(page, cluster.url)
+
+
+def prefix():
+    with Cluster() as cluster, Browser() as chromium:
+        cluster.do(f"add 8 {FUNCTION} 2")
+        proxy = PrefixProxy(cluster.url, "/ops/banyan/")
+        page = chromium.open(proxy.url)
+        wait_drawn(page, 8)
+        expect_as_manager(page, cluster.tree(FUNCTION))
+        cluster.do(f"name late {FUNCTION} eu-a")
+        wait_drawn(page, 9)  # events come through as they happen
+        page.run("location.hash = '#/fleet'")
+        page.wait("document.querySelectorAll('.long-table tbody tr[data-row]').length === 9")
+        check_clean(page, proxy.url)
+        expect(not proxy.refused, f"asked beside the prefix: {proxy.refused}")
+        proxy.shutdown()
+
+
+if __name__ == "__main__":
+    if browser.program() is None:
+        print("needs chromium (scripts/install-deps.sh)")
+        sys.exit(SKIP)
+    sys.exit(main({"trees": trees, "scale": scale, "pages": pages, "hostile": hostile, "model": model, "prefix": prefix}))

@@ -1,0 +1,201 @@
+"""A tree-manager with simulated agents, and what the dashboard's tests ask of it."""
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+BIN = os.environ.get("BANYAN_BIN", "")
+FLEET = os.environ.get("DASHBOARD_FLEET", "")
+SKIP = 77
+
+
+class Failure(Exception):
+    pass
+
+
+def expect(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+def until(condition, what, seconds=15, step=0.05):
+    """Until condition() gives something; returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        got = condition()
+        if got:
+            return got
+        expect(time.monotonic() < end, f"not within {seconds} s: {what}")
+        time.sleep(step)
+
+
+class Cluster:
+    """One manager, and a process of agents that does as it is told."""
+
+    def __enter__(self):
+        self.directory = tempfile.mkdtemp(prefix="banyan-dashboard-")
+        self.log_path = f"{self.directory}/log"
+        self.log = open(self.log_path, "wb")
+        self.manager = self.fleet = None
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self):
+        self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--data-root", f"{self.directory}/data", "--listen", "127.0.0.1:0",
+                                         "--http", "127.0.0.1:0"], stdout=self.log, stderr=self.log)
+        self.http = until(lambda: self._port("dashboard on"), "the manager listens")
+        self.port = until(lambda: self._port("listening on"), "the manager listens")
+        self.url = f"http://127.0.0.1:{self.http}/"
+        self.fleet = subprocess.Popen([FLEET, f"127.0.0.1:{self.port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def _port(self, what):
+        expect(self.manager.poll() is None, f"the manager has ended: {open(self.log_path).read()}")
+        found = re.search(rf"{what} .*\(port (\d+)\)", open(self.log_path).read())
+        return int(found.group(1)) if found else None
+
+    def __exit__(self, *_):
+        for process in (self.fleet, self.manager):
+            if process and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def do(self, order):
+        self.fleet.stdin.write(order + "\n")
+        self.fleet.stdin.flush()
+        answer = self.fleet.stdout.readline().strip()
+        expect(answer == "ok", f"{order}: {answer}")
+
+    def tree(self, function):
+        """As `banyan tree --json` says."""
+        command = [f"{BIN}/banyan", "--json", "tree", function, "--manager", f"127.0.0.1:{self.port}"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    def api(self, path):
+        with urllib.request.urlopen(self.url + "api/v1/" + path, timeout=10) as answer:
+            return json.load(answer)
+
+
+def edges_of(tree, stripe):
+    return {node["node"]: node["parents"][stripe] for node in tree["nodes"]}
+
+
+DRAWN = "JSON.stringify(banyan.page().drawings.map((drawing) => ({stripe: drawing.stripe, nodes: drawing.drawn()})))"
+
+
+def drawn(page):
+    """Per stripe: node → what is drawn of it; "" is the proxy."""
+    return {entry["stripe"]: {node["id"]: node for node in entry["nodes"]} for entry in json.loads(page.run(DRAWN))}
+
+
+def drawn_edges(nodes):
+    return {name: node["parent"] for name, node in nodes.items() if node["parent"] is not None}
+
+
+def wait_drawn(page, count, seconds=10):
+    """Until both stripes show so many nodes and the proxy, and stand still."""
+    return page.wait("window.banyan && document.querySelectorAll('.drawing').length === 2 && [...document.querySelectorAll('.drawing')]"
+                     f".every((drawing) => drawing.dataset.nodes === '{count + 1}' && drawing.dataset.settled === 'true')", seconds)
+
+
+def expect_as_manager(page, tree):
+    """What is drawn, in both stripes, are the manager's edges, states and holdings; and the table says the same."""
+    stripes = drawn(page)
+    for stripe in (0, 1):
+        expect(drawn_edges(stripes[stripe]) == edges_of(tree, stripe), f"stripe {stripe + 1}: drawn {drawn_edges(stripes[stripe])}, "
+               f"the manager's {edges_of(tree, stripe)}")
+        for node in tree["nodes"]:
+            shown = stripes[stripe][node["node"]]
+            expect(shown["state"] == node["state"] and shown["zone"] == node["zone"], f"{node}: drawn as {shown}")
+
+
+def expect_painted(page):
+    """Where a node is said to be drawn there is ink, and where none is there is none."""
+    ink = json.loads(page.run("""JSON.stringify(banyan.page().drawings.map((drawing) => {
+      const ratio = devicePixelRatio;
+      const context = drawing.canvas.getContext('2d');
+      const alpha = (x, y) => context.getImageData(Math.round(x * ratio), Math.round(y * ratio), 1, 1).data[3];
+      return {inked: drawing.drawn().every(({x, y}) => alpha(x, y) > 100), corner: alpha(2, 2)};
+    }))"""))
+    expect(all(one["inked"] for one in ink), f"a node is not painted: {ink}")
+    expect(all(one["corner"] == 0 for one in ink), f"the corner is painted: {ink}")
+
+
+def check_clean(page, url):
+    """No console error, and nothing was asked of another host."""
+    page.drain()
+    expect(not page.problems, f"the page complains: {page.problems}")
+    strangers = [request for request in page.requests if not request.startswith(url)]
+    expect(not strangers, f"asked elsewhere: {strangers}")
+    expect(page.requests, "no request was seen: the test is blind")
+
+
+class PrefixProxy(http.server.ThreadingHTTPServer):
+    """A reverse proxy that shows a server below a path, as nginx would."""
+    daemon_threads = True
+
+    def __init__(self, target, prefix):
+        super().__init__(("127.0.0.1", 0), PrefixHandler)
+        self.target = target.rstrip("/")
+        self.prefix = prefix
+        self.url = f"http://127.0.0.1:{self.server_address[1]}{prefix}"
+        self.refused = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class PrefixHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.close_connection = True
+        if not self.path.startswith(self.server.prefix):
+            self.server.refused.append(self.path)
+            self.send_error(404)
+            return
+        try:
+            with urllib.request.urlopen(self.server.target + "/" + self.path[len(self.server.prefix):], timeout=60) as answer:
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    if name.lower() not in ("connection", "transfer-encoding"):
+                        self.send_header(name, value)
+                self.send_header("Connection", "close")
+                self.end_headers()
+                while data := answer.read1(65536):
+                    self.wfile.write(data)
+                    self.wfile.flush()
+        except OSError:
+            pass
+
+
+def main(parts):
+    """Runs one part; what it says goes to the log of ctest."""
+    sys.stdout.reconfigure(line_buffering=True)
+    if len(sys.argv) < 2 or sys.argv[1] not in parts:
+        print(f"usage: {sys.argv[0]} {'|'.join(parts)}", file=sys.stderr)
+        return 2
+    try:
+        parts[sys.argv[1]](*sys.argv[2:])
+    except Failure as failure:
+        print(f"FAILED: {failure}")
+        return 1
+    print("passed")
+    return 0

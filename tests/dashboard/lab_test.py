@@ -1,0 +1,76 @@
+#!/usr/bin/env -S python3 -B
+"""The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill."""
+import os
+import sys
+import time
+
+import browser
+from browser import Browser
+from harness import SKIP, Failure, check_clean, drawn, expect, expect_as_manager, expect_painted, until, wait_drawn
+
+sys.path.insert(0, os.path.realpath(f"{os.path.dirname(os.path.abspath(__file__))}/../../bench/lab"))
+from lablib import Lab, finish_all  # pylint: disable=wrong-import-position
+
+NODES = 8
+IMAGE = "random-48"
+URL = "http://127.0.0.1:4651/"
+
+
+def load_drawn(page):
+    """Bytes per second on all edges of the page."""
+    return page.run("""[...banyan.live.tree.members.values()].flatMap((member) => member.feeds ?? [])
+      .reduce((sum, feed) => sum + feed.demand + feed.prefetch + feed.fill, 0)""")
+
+
+def run(lab, chromium):
+    reference = f"{lab.registry}/{IMAGE}:1"
+    directory = f"{lab.directory}/mounted"
+    os.mkdir(directory)
+    finish_all({"n1": lab.start("n1", "-q", "mount", f"docker://{reference}", directory)})
+    page = chromium.open(URL)
+    page.wait("window.banyan && banyan.live.tree && banyan.live.tree.members.size > 0", 20)
+    prefetches = {node: lab.start(node, "-q", "prefetch", reference) for node in lab.nodes}
+    wait_drawn(page, NODES, 20)
+    page.wait("[...banyan.live.tree.members.values()].some((member) => (member.feeds ?? []).some((feed) => feed.from === 'parent' && feed.prefetch + feed.fill > 0))", 20)
+    print(f"edges carry {load_drawn(page) / 1e6:.1f} MB/s")
+    finish_all(prefetches)
+    until(lambda: all(node["held"] == 1000 for name, node in drawn(page)[0].items() if name), "all nodes are drawn complete", 10)
+    expect_as_manager(page, lab.tree(IMAGE))
+    expect_painted(page)
+
+    victim = next(node["node"] for node in lab.tree(IMAGE)["nodes"] if any(node["node"] in other["parents"] for other in lab.tree(IMAGE)["nodes"])
+                  and node["node"] != "n1")
+    lab.sh("kill", victim)
+    took = page.wait(f"banyan.page().drawings.every((drawing) => drawing.drawn().find(({{id}}) => id === '{victim}')?.state !== 'LIVE')", 2, 0.02)
+    print(f"the kill of {victim} shows {took:.2f} s after it was done")
+    wait_drawn(page, NODES - 1, 20)
+    expect_as_manager(page, lab.tree(IMAGE))
+
+    page.run("location.hash = '#/starts'")
+    page.wait("document.querySelectorAll('.start').length === 1", 10)
+    expect(page.run("document.querySelector('.start .where').textContent") == "n1", "the start is not told as n1's")
+    page.run("location.hash = '#/fleet'")
+    page.wait(f"document.querySelectorAll('tbody tr[data-row]').length === {NODES - 1}", 10)
+    expect(page.run("[...banyan.live.nodes.values()].every((node) => node.storeBytes > 40e6 && node.storeBudgetBytes > 0)"), "stores are not told")
+    check_clean(page, URL)
+
+
+def main():
+    sys.stdout.reconfigure(line_buffering=True)
+    if browser.program() is None or os.geteuid() != 0:
+        print("needs chromium (scripts/install-deps.sh) and root")
+        return SKIP
+    began = time.monotonic()
+    with Lab(NODES, "tree2", "40mbit", [IMAGE]) as lab:
+        with Browser(before=["nsenter", f"--net={lab.env['LAB_NAMESPACES']}manager"]) as chromium:
+            try:
+                run(lab, chromium)
+            except Failure as failure:
+                print(f"FAILED: {failure}")
+                return 1
+    print(f"passed in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+// The images that nodes run: their size, who holds how much of them, their profile.
+
+import {el, meter, setText} from './dom.js';
+import {bytes, count, digest, imageName, percent} from './format.js';
+import {LongTable} from './table.js';
+import {stateChip} from './trees_page.js';
+
+const STEPS = 10;
+
+export class ImagesPage {
+  constructor(live) {
+    this.live = live;
+    this.selected = '';
+    this.table = new LongTable({label: 'Images', keyOf: (info) => info.function, columns: columns(), sort: 'nodes', descending: true,
+      onRow: (info) => { location.hash = `#/images/${encodeURIComponent(info.function)}`; }});
+    this.holders = new LongTable({label: 'Nodes that run the image', keyOf: (node) => node.node, sort: 'held', descending: true, columns: [
+      {key: 'node', title: 'Node', value: (node) => node.node},
+      {key: 'zone', title: 'Zone', value: (node) => node.zone, cell: (node) => node.zone || '–'},
+      {key: 'state', title: 'State', value: (node) => node.state, cell: (node) => stateChip(node)},
+      {key: 'start', title: 'Start', value: (node) => String(node.ready), cell: (node) => (node.ready ? 'over' : 'in progress')},
+      {key: 'held', title: 'Holds', numeric: true, value: (node) => node.presentPermille, cell: (node) => meter(node.presentPermille / 1000, percent(node.presentPermille))},
+    ]});
+    this.title = el('h2');
+    this.link = el('a', {class: 'button'}, 'Its trees');
+    this.facts = el('dl', {class: 'facts'});
+    this.spread = el('ol', {class: 'spread', 'aria-label': 'Nodes by how much they hold'});
+    this.one = el('section', {class: 'one', hidden: true}, el('div', {class: 'page-head'}, this.title, el('div', {class: 'spring'}), this.link),
+      this.facts, el('h3', {}, 'Nodes by how much of it they hold'), this.spread, el('h3', {}, 'Where it is'), this.holders.element);
+    this.element = el('div', {class: 'page images'}, el('div', {class: 'page-head'}, el('h1', {}, 'Images')),
+      el('div', {class: 'two'}, this.table.element, this.one));
+  }
+
+  open(name) {
+    this.selected = name;
+    this.live.want({function: name});
+    this.#show();
+  }
+
+  update(kind) {
+    if (kind === 'functions' || kind === 'tree') this.#show();
+  }
+
+  #show() {
+    this.table.setRows(this.live.functions.values());
+    this.table.select(this.selected);
+    const info = this.live.functions.get(this.selected);
+    const {tree} = this.live;
+    const here = info && tree && tree.name === this.selected;
+    this.one.hidden = !here;
+    if (!here) return;
+    const members = [...tree.members.values()];
+    setText(this.title, imageName(info));
+    this.link.href = `#/trees/${encodeURIComponent(info.function)}`;
+    const fact = (name, value, title) => el('div', {title}, el('dt', {}, name), el('dd', {}, value));
+    this.facts.replaceChildren(fact('Size', info.blobBytes ? bytes(info.blobBytes) : '–', 'Compressed bytes of its layers'),
+      fact('Profile', info.profileChunks ? `${count(info.profileChunks)} chunks` : 'none yet', 'What starts of it touch first'),
+      fact('Height', count(info.height)), fact('Function', digest(info.function), info.function));
+    this.#showSpread(members);
+    this.holders.setRows(members);
+  }
+
+  #showSpread(members) {
+    const bins = new Array(STEPS + 1).fill(0);
+    for (const member of members) ++bins[Math.min(Math.floor(member.presentPermille / (1000 / STEPS)), STEPS)];
+    const most = Math.max(...bins, 1);
+    this.spread.replaceChildren(...bins.map((size, step) => {
+      const from = step * (100 / STEPS);
+      const name = step === STEPS ? 'all' : `${from} %`;
+      return el('li', {title: `${name}: ${count(size)} nodes`}, el('span', {class: 'figure'}, size > 0 ? count(size) : ''),
+        el('span', {class: 'column', 'aria-hidden': 'true', style: {height: `${(size / most) * 64}px`}}), el('span', {class: 'name'}, name));
+    }));
+  }
+}
+
+function columns() {
+  return [
+    {key: 'image', title: 'Image', value: (info) => imageName(info)},
+    {key: 'size', title: 'Size', hint: 'Compressed bytes of its layers', numeric: true, value: (info) => info.blobBytes, cell: (info) => (info.blobBytes ? bytes(info.blobBytes) : '–')},
+    {key: 'nodes', title: 'Nodes', numeric: true, value: (info) => info.nodes, cell: (info) => count(info.nodes)},
+    {key: 'complete', title: 'Complete', hint: 'Nodes that hold all of it', numeric: true, value: (info) => info.completeNodes / Math.max(info.nodes, 1),
+      cell: (info) => meter(info.completeNodes / Math.max(info.nodes, 1), count(info.completeNodes))},
+    {key: 'starting', title: 'Starting', numeric: true, value: (info) => info.startingNodes, cell: (info) => count(info.startingNodes)},
+    {key: 'profile', title: 'Profile', hint: 'Chunks that starts touch first', numeric: true, value: (info) => info.profileChunks, cell: (info) => count(info.profileChunks)},
+    {key: 'moves', title: 'Moves', hint: 'Nodes that were given another parent', numeric: true, value: (info) => info.reparentings, cell: (info) => count(info.reparentings)},
+  ];
+}
