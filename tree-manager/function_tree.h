@@ -79,7 +79,9 @@ class FunctionTree {
   Result<TreeChanges> Leave(NodeId node);
   Result<TreeChanges> Leave(std::span<const NodeId> nodes);
   // Its traits are others now. Moves only what the order of DESIGN.md §7 makes move: a node that becomes leaf_only
-  // gives up its children; a weight or a warmth only counts when an opening is filled, or in Improve(). kNotFound.
+  // gives up its children, and one whose uplink no longer feeds two gives its place to one that has none, or changes it
+  // with the last interior; apart from that a weight or a warmth only counts when an opening is filled, or in
+  // Improve(). kNotFound.
   Result<TreeChanges> Update(NodeId node, const NodeTraits& traits);
   // At most one swap that brings a weightier or warmer node above a lesser one; nothing to do: no changes. The caller
   // paces it (once a second a tree). With traits that stay, it comes to an end. In a large tree a call looks at a part,

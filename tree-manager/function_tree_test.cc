@@ -171,6 +171,23 @@ TEST(FunctionTree, TheSlowestNodeHasTheFewestChildren) {
   }
 }
 
+// At once, whether it was known when it joined or is seen later: all below it are as slow as it is.
+TEST(FunctionTree, ASlowNodeNeedsNoImprovement) {
+  for (const uint32_t size : {15U, 16U, 63U, 64U}) {
+    for (NodeId slow = 0; slow < size; ++slow) {
+      CheckedTree known({.stripes = 2});
+      for (NodeId node = 0; node < size; ++node) known.Join(node, {.weight = node == slow ? 50U : 100U});
+      CheckedTree seen({.stripes = 2});
+      JoinMany(seen, size);
+      EXPECT_LE(seen.Update(slow, {.weight = 50}), 8U);
+      for (const CheckedTree* tree : {&known, &seen}) {
+        EXPECT_EQ(ChildrenInAll(*tree, slow), size % 2 == 0 ? 1U : 0U) << size << " nodes, " << slow << " is slow";
+        tree->CheckAll();
+      }
+    }
+  }
+}
+
 TEST(FunctionTree, ANodeThatGivesNothingFromNowOnLosesItsChildrenAndNobodyElseMovesFar) {
   CheckedTree tree({.stripes = 2});
   JoinMany(tree, 1000);
@@ -186,7 +203,7 @@ TEST(FunctionTree, AWeightOrWarmthAloneMovesNobody) {
   CheckedTree tree({.stripes = 2});
   JoinMany(tree, 100);
   for (NodeId node = 0; node < 100; ++node) {
-    EXPECT_EQ(tree.Update(node, {.weight = 10 + node * 5, .present_permille = node * 10}), 0U);
+    EXPECT_EQ(tree.Update(node, {.weight = 75 + node * 5, .present_permille = node * 10}), 0U);
   }
   EXPECT_GT(ImproveAll(tree), 0U);
   tree.CheckAll();

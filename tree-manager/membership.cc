@@ -345,6 +345,8 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
                        node.downlink != beat.downlink_bytes_per_second();
   node.uplink = beat.uplink_bytes_per_second();
   node.downlink = beat.downlink_bytes_per_second();
+  node.uplink_full = beat.uplink_full();
+  ForgetSlowUplink(id, node, now);
   if (changed || node.store != beat.store_bytes()) NodeChanged(id);
   node.store = beat.store_bytes();
   node.store_budget = beat.store_budget_bytes();
@@ -402,7 +404,8 @@ Membership::Member* Membership::FindMember(NodeId node, const std::string& name,
 }
 
 NodeTraits Membership::TraitsOf(const Node& node, const Member& member) const {
-  return {node.zone_id, node.weight, LeafOnly(node), member.present_permille};
+  const uint32_t weight = node.seen_weight == 0 ? node.weight : std::min(node.weight, node.seen_weight);
+  return {node.zone_id, weight, LeafOnly(node), member.present_permille};
 }
 
 void Membership::Apply(Function& function, const TreeChanges& changes) {

@@ -231,6 +231,8 @@ class Membership {
   void EndSilentNewcomers(Time now);
   void LeaveUnconfirmed(Time now);
   void VisitFunctions(Time now);
+  void FindSlowUplinks(Function& function, Time now);
+  void ForgetSlowUplink(NodeId id, Node& node, Time now);
   void ReclaimIdle(Function& function, Time now);
   bool LeafOnly(const Node& node) const;
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tree-manager/membership.h"
+#include "tree-manager/slow_uplinks.h"
 
 namespace banyan::tree_manager {
 
@@ -39,6 +40,11 @@ struct Membership::Node {
   std::vector<Report> reports;      // that count, one a reporter
   std::vector<Report> unreachable;  // that its silence may confirm, one a reporter
   uint64_t uplink = 0, downlink = 0;
+  bool uplink_full = false;
+  // A weight less than its own, since its uplink was seen to be slow: at `slow_rate` bytes per second; 0: was not.
+  uint32_t seen_weight = 0;
+  uint64_t slow_rate = 0;
+  Time slow_until{};
   uint64_t store = 0, store_budget = 0;
   std::vector<FunctionId> fed;                                     // that its last beat told feeds of
   bool changed = false;                                            // for watchers
@@ -79,6 +85,7 @@ struct Membership::Function {
   FunctionId id = 0;
   std::string reference;
   FunctionTree tree;
+  SlowUplinks slow_uplinks;
   std::unordered_map<NodeId, Member> members;
   uint64_t version = 0;
   uint64_t reparentings = 0;

@@ -24,13 +24,15 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr seconds kDoubtWindow{2};
-constexpr size_t kLeastDoubt = 3;        // nodes
-constexpr size_t kDoubtShare = 5;        // one in so many
-constexpr seconds kHelloTimeout{10};     // of a session
-constexpr seconds kVisitInterval{1};     // of a function
-constexpr seconds kCalm{5};              // without a join or a chunk that came
-constexpr seconds kUnreachableProof{3};  // a peer whose beats still come so long after was alive when it was reported
-constexpr milliseconds kLate{400};       // a tick, beyond its usual time
+constexpr size_t kLeastDoubt = 3;         // nodes
+constexpr size_t kDoubtShare = 5;         // one in so many
+constexpr seconds kHelloTimeout{10};      // of a session
+constexpr seconds kVisitInterval{1};      // of a function
+constexpr seconds kCalm{5};               // without a join or a chunk that came
+constexpr seconds kUnreachableProof{3};   // a peer whose beats still come so long after was alive when it was reported
+constexpr seconds kSlowMemory{600};       // of an uplink that was seen to be slow
+constexpr uint64_t kFasterPercent = 150;  // of the rate at which it was, and it is not any more
+constexpr milliseconds kLate{400};        // a tick, beyond its usual time
 constexpr size_t kDemotingReporters = 3;
 
 }  // namespace
@@ -252,10 +254,42 @@ void Membership::VisitFunctions(Time now) {
   for (const auto& slot : functions_) {
     if (!slot || now < slot->next_visit) continue;
     slot->next_visit = now + kVisitInterval;
-    // Not while a stream runs: a swap would make new parents fetch what their children have.
-    if (slot->members.size() > 1 && now - slot->last_use >= kCalm) Apply(*slot, slot->tree.Improve());
+    // Not while a stream runs: a swap would make new parents fetch what their children have. But a node that cannot
+    // keep up is seen only then, and gives its place up at once.
+    if (slot->members.size() > 1) {
+      if (now - slot->last_use >= kCalm) {
+        Apply(*slot, slot->tree.Improve());
+      } else {
+        FindSlowUplinks(*slot, now);
+      }
+    }
     if (now >= slot->next_reclaim) ReclaimIdle(*slot, now);
   }
+}
+
+void Membership::FindSlowUplinks(Function& function, Time now) {
+  const auto load_of = [this](NodeId id) {
+    const Node& node = *nodes_[id];
+    return NodeLoad{node.uplink, node.downlink, node.uplink_full};
+  };
+  for (const SlowUplink& slow : function.slow_uplinks.Look(function.tree, load_of)) {
+    Node& node = *nodes_[slow.node];
+    node.slow_until = now + kSlowMemory;
+    if (node.seen_weight != 0 && node.seen_weight <= slow.weight) continue;
+    spdlog::info("{}: its uplink is full at {} kB/s, {} % of what its children need: it gets fewer", node.name,
+                 node.uplink / 1000, slow.weight);
+    node.seen_weight = slow.weight;
+    node.slow_rate = node.uplink;
+    Retrait(slow.node);
+  }
+}
+
+// An uplink that was slow and is not, or was so long ago, is tried again.
+void Membership::ForgetSlowUplink(NodeId id, Node& node, Time now) {
+  if (node.seen_weight == 0) return;
+  if (now < node.slow_until && node.uplink * 100 < node.slow_rate * kFasterPercent) return;
+  node.seen_weight = 0;
+  Retrait(id);
 }
 
 void Membership::ReclaimIdle(Function& function, Time now) {

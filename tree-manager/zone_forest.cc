@@ -3,7 +3,8 @@
 // one when nodes are not equal:
 // - leaf_only nodes are interiors of none;
 // - reluctant ones, whose uplink does not feed two children, are interiors only as far as the others' uplinks do not
-//   suffice for all;
+//   suffice for all, and then the last ones, with at most one child where that can be; at once, since all that are
+//   below such a node are as slow as it is;
 // - what is missing then, is made up by the others with third and further children (the heap's guests): no second
 //   stripe for them, since a child more in the own stripe costs their uplink as much as one in the other, and a node
 //   that fails still takes its children of one stripe only;
@@ -65,6 +66,7 @@ void ZoneForest::Remove(NodeIndex node) {
 void ZoneForest::SetTraits(NodeIndex node, const NodeTraits& traits) {
   Node& entry = pool_[node];
   const bool ability_changes = entry.traits.leaf_only != traits.leaf_only;
+  const bool reluctance_changes = IsReluctant(entry.traits) != IsReluctant(traits);
   LeaveBucket(node);
   if (ability_changes) GiveUpRoles(node, size());
   entry.traits = traits;
@@ -72,7 +74,7 @@ void ZoneForest::SetTraits(NodeIndex node, const NodeTraits& traits) {
   for (Stripe stripe = 0; stripe < options_.stripes; ++stripe) {
     if (IsInterior(node, stripe)) heaps_[stripe].QuotaChanged(entry.slot[stripe]);
   }
-  if (!ability_changes) return;
+  if (!ability_changes && !reluctance_changes) return;
   Rebalance();
   TouchSpareUsers();
 }
@@ -192,6 +194,7 @@ ZoneForest::Interiors ZoneForest::InteriorsNow() const {
 
 void ZoneForest::Rebalance() {
   for (int step = 0; step < kStepsPerEvent && RebalanceStep(); ++step) continue;
+  RelieveOneReluctant();
   for (StripeHeap& heap : heaps_) heap.SeatGuests();
 }
 
@@ -278,6 +281,25 @@ bool ZoneForest::ReplaceOneOfBoth() {
   return false;
 }
 
+// A reluctant interior gives its place to an idle node, or changes it with the last interior, which has one child where
+// the number of nodes is even.
+bool ZoneForest::RelieveOneReluctant() {
+  for (Stripe stripe = 0; stripe < options_.stripes; ++stripe) {
+    const std::vector<NodeIndex>& reluctant = buckets_[(1U << stripe) + kRoles];
+    if (reluctant.empty()) continue;
+    if (!buckets_[0].empty()) {
+      SubstituteMember(reluctant.back(), PickIdle(kNoNode), stripe);
+      return true;
+    }
+    StripeHeap& heap = heaps_[stripe];
+    const uint32_t last = heap.interiors();
+    if (heap.size() != 2 * last || IsReluctant(pool_[heap.At(last)].traits)) continue;
+    heap.Swap(pool_[reluctant.back()].slot[stripe], last);
+    return true;
+  }
+  return false;
+}
+
 // ---- Better ones above ----
 
 void ZoneForest::Substitute(NodeIndex interior, NodeIndex idle, Stripe stripe) {
@@ -300,7 +322,7 @@ bool ZoneForest::Improve() {
 }
 
 bool ZoneForest::ImproveOnce() {
-  if (RebalanceStep()) {
+  if (RebalanceStep() || RelieveOneReluctant()) {
     for (StripeHeap& heap : heaps_) heap.SeatGuests();
     return true;
   }

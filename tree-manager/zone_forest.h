@@ -53,6 +53,7 @@ class ZoneForest {
   void DemoteOne(Stripe stripe);
   bool PromoteOne(Stripe stripe);
   bool ReplaceOneOfBoth();
+  bool RelieveOneReluctant();
   // `idle` takes the slot and the role of `interior`, which is out of its bucket, or, for the second, in it.
   void Substitute(NodeIndex interior, NodeIndex idle, Stripe stripe);
   void SubstituteMember(NodeIndex interior, NodeIndex idle, Stripe stripe);

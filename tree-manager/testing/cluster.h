@@ -28,6 +28,8 @@ class Cluster {
   struct Agent {
     SessionId session = 0;
     bool silent = false;
+    uint64_t up = 0, down = 0;  // in its beats
+    bool up_full = false;
     std::map<std::string, Assignment> assignments;
     std::map<std::string, uint64_t> told;  // how often, by function
     std::map<std::string, Profile> profiles;
@@ -213,7 +215,9 @@ class Cluster {
     for (auto& [name, agent] : agents_) {
       if (agent.session == 0 || agent.silent) continue;
       NodeMessage message;
-      message.mutable_heartbeat();
+      message.mutable_heartbeat()->set_uplink_bytes_per_second(agent.up);
+      message.mutable_heartbeat()->set_downlink_bytes_per_second(agent.down);
+      message.mutable_heartbeat()->set_uplink_full(agent.up_full);
       (void)core_->OnMessage(agent.session, message, now_);
     }
   }
