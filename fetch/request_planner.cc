@@ -38,7 +38,8 @@ uint8_t RequestPlanner::LaneOf(const LayerQueue& queue, ChunkIndex chunk) {
 void RequestPlanner::Enqueue(LayerId layer, ChunkIndex chunk, Priority priority) {
   LayerQueue& queue = layers_.at(layer);
   const uint64_t sequence = next_sequence_++;
-  queue.lanes[LaneOf(queue, chunk)].order[IndexOf(priority)].emplace(sequence, chunk);
+  auto& order = queue.lanes[LaneOf(queue, chunk)].order[IndexOf(priority)];
+  order.emplace_hint(order.end(), sequence, chunk);
   queue.places.insert_or_assign(chunk, Place{priority, sequence});
   if (++queue.queued[IndexOf(priority)] == 1) waiting_[IndexOf(priority)].insert(layer);
 }

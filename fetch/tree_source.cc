@@ -23,11 +23,9 @@ constexpr int kPatienceTimes = 50;
 constexpr Clock::duration kPatienceLeast = 5s;
 constexpr Clock::duration kPatienceMost = 30s;
 
-// The proxy sends a stripe once: a lane that it feeds takes nothing of a stripe that peers carry.
 const Routes::Stripe& StripeOf(const Routes& routes, const ChunkRequest& request) {
-  const Routes::Stripe& lane = routes.stripes[request.lane % routes.stripes.size()];
-  const Routes::Stripe& home = routes.stripes[request.home % routes.stripes.size()];
-  return !lane.parent && home.parent ? home : lane;
+  const auto has_parent = [&routes](size_t stripe) { return routes.stripes[stripe].parent.has_value(); };
+  return routes.stripes[StripeToAsk(routes.stripes.size(), request.lane, request.home, has_parent)];
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "fetch/routes.h"
+
 namespace banyan::sim {
 
 namespace {
@@ -33,11 +35,14 @@ Agents::Agents(const Scenario& scenario, const Image& image, EventQueue& events,
     : scenario_(scenario), image_(image), events_(events), observer_(observer), agents_(scenario.nodes + 1) {}
 
 Member* Agents::Find(PeerId node, FunctionId function) {
-  auto& members = agents_[node].members;
+  Agent& agent = agents_[node];
+  if (agent.recent != nullptr && agent.recent->function == function) return agent.recent;
   // The proxy joins all functions, in order.
-  if (function < members.size() && members[function]->function == function) return members[function].get();
-  for (const auto& member : members) {
-    if (member->function == function) return member.get();
+  if (function < agent.members.size() && agent.members[function]->function == function) {
+    return agent.recent = agent.members[function].get();
+  }
+  for (const auto& member : agent.members) {
+    if (member->function == function) return agent.recent = member.get();
   }
   return nullptr;
 }
@@ -71,6 +76,7 @@ void Agents::Leave(PeerId node, FunctionId function) {
   const auto waiting = (*found)->waiting;
   agent.table->RemoveLayer(LayerOf(function));
   agent.members.erase(found);
+  agent.recent = nullptr;
   for (const Member::Waiting& each : waiting) {
     if (requests_[each.request].generation == each.generation) Refuse(each.request, Failure::kRefused);
   }
@@ -83,6 +89,7 @@ void Agents::Die(PeerId node, bool noticed) {
   for (uint32_t request : agent.requests) requests_[request].transfer = kNoTransfer;  // the links have dropped it
   while (!agent.requests.empty()) Forget(agent.requests.back());
   agent.members.clear();
+  agent.recent = nullptr;
   agent.table.reset();
   agent.avoided.clear();
   agent.alarm = kNever;
@@ -96,7 +103,7 @@ void Agents::Die(PeerId node, bool noticed) {
 }
 
 void Agents::Revive(PeerId node) {
-  agents_[node] = {};
+  agents_[node] = Agent();
   links_->Revive(node);
 }
 
@@ -124,6 +131,8 @@ void Agents::Pump(PeerId node) {
     request.rest = planned->chunks;
     request.priority = planned->priority;
     request.lane = planned->lane;
+    request.home = planned->home;
+    counters_.stolen += request.home == request.lane ? 0 : 1;
     request.live = true;
     request.deadline = std::chrono::nanoseconds(agent.table->DeadlineOf(*planned, Time()).time_since_epoch()).count();
     agent.requests.push_back(id);
@@ -209,7 +218,9 @@ PeerId Agents::PickTarget(Request& request) {
     return std::find(request.tried.begin(), request.tried.begin() + request.tried_count, peer) ==
            request.tried.begin() + request.tried_count;
   };
-  const uint8_t lane = request.lane < member.routes.stripes ? request.lane : 0;
+  const auto has_parent = [&member](size_t stripe) { return member.routes.parent[stripe] != kNobody; };
+  const auto has_children = [&member](size_t stripe) { return member.routes.children[stripe] > 0; };
+  const size_t lane = fetch::StripeToAsk(member.routes.stripes, request.lane, request.home, has_parent, has_children);
   const PeerId parent = member.has_routes ? member.routes.parent[lane] : kNobody;
   request.only_if_held = IsRare(request);
   if (parent != kNobody) {

@@ -63,6 +63,7 @@ class Agents final : public TransferObserver, public RoutesObserver {
     uint64_t asks = 0;
     uint64_t climbs = 0;  // to the next rung
     uint64_t loops = 0;
+    uint64_t stolen = 0;  // requests by another lane than the chunks' own
     uint64_t misses = 0;
     uint64_t failures = 0;      // of all rungs
     uint64_t wasted_bytes = 0;  // chunks that were here already
@@ -88,6 +89,13 @@ class Agents final : public TransferObserver, public RoutesObserver {
   void OnAlarm(PeerId node);
   void OnNextRead(PeerId node, FunctionId function);
 
+  // Brings into the processor's cache what the event after this one will need.
+  void Prefetch(uint32_t request) const {
+    const Request& next = requests_[request];
+    PrefetchAgent(next.target);
+    PrefetchAgent(next.client);
+  }
+
   bool alive(PeerId node) const { return agents_[node].alive; }
   Member* Find(PeerId node, FunctionId function);
   const std::vector<std::unique_ptr<Member>>& members(PeerId node) const { return agents_[node].members; }
@@ -107,6 +115,7 @@ class Agents final : public TransferObserver, public RoutesObserver {
     ChunkRange rest;
     fetch::Priority priority = fetch::Priority::kFill;
     uint8_t lane = 0;
+    uint8_t home = 0;
     bool only_if_held = false;
     bool live = false;
     bool waits = false;  // in the target's `waiting`
@@ -124,12 +133,13 @@ class Agents final : public TransferObserver, public RoutesObserver {
     Nanos until = 0;
     Nanos penalty = 0;
   };
-  struct Agent {
+  struct alignas(64) Agent {
     bool alive = true;
+    Member* recent = nullptr;        // of the members, the one that was found last
+    std::vector<uint32_t> requests;  // live
     std::optional<FetchTable> table;
     Nanos alarm = kNever;
     std::vector<std::unique_ptr<Member>> members;
-    std::vector<uint32_t> requests;  // live
     std::vector<Avoided> avoided;
     double proxy_latency = 0;  // of demand, until the first chunk; recent, in nanoseconds
     double parent_latency = 0;
@@ -139,6 +149,12 @@ class Agents final : public TransferObserver, public RoutesObserver {
   PeerId registry() const { return scenario_.nodes + 1; }
   fetch::Clock::time_point Time() const { return fetch::Clock::time_point(std::chrono::nanoseconds(events_.now())); }
   uint64_t BytesOf(ChunkIndex chunk) const { return image_.table[chunk].compressed_bytes; }
+
+  void PrefetchAgent(PeerId peer) const {
+    if (peer >= agents_.size()) return;
+    __builtin_prefetch(&agents_[peer]);
+    __builtin_prefetch(agents_[peer].recent);
+  }
 
   // agents.cc
   void Want(PeerId node, FunctionId function, ChunkIndex chunk, fetch::Priority priority, fetch::ReadId reader);

@@ -37,9 +37,11 @@ Wanted WantedBytes(const Scenario& scenario, double starts) {
 
 std::vector<double> UplinksOf(const Scenario& scenario) {
   std::vector<double> uplinks(scenario.nodes, scenario.up);
-  if (scenario.up_most <= scenario.up) return uplinks;
-  Random random(Mix(scenario.seed + 2));
-  for (double& uplink : uplinks) uplink *= std::pow(scenario.up_most / scenario.up, random.Uniform());
+  if (scenario.up_most > scenario.up) {
+    Random random(Mix(scenario.seed + 2));
+    for (double& uplink : uplinks) uplink *= std::pow(scenario.up_most / scenario.up, random.Uniform());
+  }
+  for (const auto& [node, uplink] : scenario.uplink_of) uplinks[node] = uplink;
   return uplinks;
 }
 

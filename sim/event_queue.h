@@ -29,6 +29,7 @@ enum class EventKind : uint8_t {
   kAlarm,       // a: agent
   // starts.cc
   kStart,     // a: node, b: function
+  kJoins,     // a: node, b: function
   kNextRead,  // a: node, b: function
   kRequest,   // of the users
   kServed,    // a: node, b: function
@@ -40,7 +41,8 @@ enum class EventKind : uint8_t {
   kFlush,              // a: function
   kAssignmentArrives,  // a: node, b: function
   kJudge,              // a: node
-  kImprove,
+  kBeat,               // a: node
+  kVisit,
   // simulation.cc
   kScripted,  // a: index of the scenario's event
   kChurn,
@@ -75,6 +77,9 @@ class EventQueue {
     heap_[hole] = event;
   }
   void In(Nanos delay, EventKind kind, uint32_t a = 0, uint64_t b = 0) { At(now_ + delay, kind, a, b); }
+
+  // What happens next if nothing else is scheduled before. Not when empty().
+  const Event& top() const { return heap_.front(); }
 
   // Not when empty(). The time is now the event's.
   Event Pop() {

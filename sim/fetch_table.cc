@@ -18,6 +18,7 @@ void FetchTable::RemoveLayer(fetch::LayerId layer) {
     if (chunk.state != State::kNone) --wanted_[static_cast<size_t>(chunk.priority)];
   }
   layers_.erase(layer);
+  recent_ = nullptr;
   planner_->RemoveLayer(layer);
 }
 
@@ -46,7 +47,7 @@ std::optional<fetch::PlannedRequest> FetchTable::Next(Clock::time_point now) {
   if (flights_) return flights_->Next(now);
   auto planned = planner_->Next();
   if (!planned) return std::nullopt;
-  std::vector<Chunk>& chunks = layers_.at(planned->layer).chunks;
+  std::vector<Chunk>& chunks = At(planned->layer).chunks;
   for (ChunkIndex chunk = planned->chunks.begin; chunk < planned->chunks.end; ++chunk)
     chunks[chunk].state = State::kSent;
   return planned;
@@ -59,7 +60,7 @@ Clock::time_point FetchTable::DeadlineOf(const fetch::PlannedRequest& request, C
 bool FetchTable::Arrived(fetch::RequestId request, const ChunkKey& key, Clock::time_point now) {
   if (flights_) return flights_->Arrived(request, key, now);
   Chunk& chunk = Of(key);
-  planner_->ChunkDone(request, (*layers_.at(key.layer).table)[key.chunk].compressed_bytes);
+  planner_->ChunkDone(request, (*At(key.layer).table)[key.chunk].compressed_bytes);
   if (chunk.state == State::kNone || chunk.state == State::kHere) return false;
   if (chunk.state == State::kQueued) planner_->Remove(key.layer, key.chunk);
   chunk.state = State::kHere;
@@ -80,7 +81,7 @@ void FetchTable::Failed(fetch::RequestId request, const ChunkKey& key, Clock::ti
   if (flights_) return flights_->Failed(request, key, Error{Code::kUnavailable, "no rung is left"}, now);
   Chunk& chunk = Of(key);
   if (chunk.state != State::kSent) return;
-  planner_->ChunkDone(request, (*layers_.at(key.layer).table)[key.chunk].compressed_bytes);
+  planner_->ChunkDone(request, (*At(key.layer).table)[key.chunk].compressed_bytes);
   chunk.state = State::kQueued;
   planner_->Enqueue(key.layer, key.chunk, chunk.priority);
 }
@@ -95,7 +96,7 @@ Clock::time_point FetchTable::next_event() const {
 
 bool FetchTable::WantedAs(const ChunkKey& key, Priority priority) const {
   if (flights_) return flights_->Wanted(key) && flights_->PriorityOf(key) <= priority;
-  const Chunk& chunk = layers_.at(key.layer).chunks[key.chunk];
+  const Chunk& chunk = At(key.layer).chunks[key.chunk];
   return chunk.state != State::kNone && chunk.priority <= priority;
 }
 

@@ -50,13 +50,23 @@ class FetchTable {
     std::vector<Chunk> chunks;
   };
 
-  Chunk& Of(const fetch::ChunkKey& key) { return layers_.at(key.layer).chunks[key.chunk]; }
+  // The last one is remembered: most nodes have but one.
+  Layer& At(fetch::LayerId layer) const {
+    if (recent_ == nullptr || recent_id_ != layer) {
+      recent_ = &layers_.at(layer);
+      recent_id_ = layer;
+    }
+    return *recent_;
+  }
+  Chunk& Of(const fetch::ChunkKey& key) { return At(key.layer).chunks[key.chunk]; }
   void SetPriority(Chunk& chunk, fetch::Priority priority);
 
   std::optional<fetch::FlightTable> flights_;
   // The coarse form.
   std::optional<fetch::RequestPlanner> planner_;
-  std::unordered_map<fetch::LayerId, Layer> layers_;
+  mutable std::unordered_map<fetch::LayerId, Layer> layers_;
+  mutable Layer* recent_ = nullptr;
+  mutable fetch::LayerId recent_id_ = 0;
   std::array<size_t, fetch::kClasses> wanted_{};
 };
 

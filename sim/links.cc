@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <set>
 
 #include "sim/random.h"
 
@@ -135,22 +137,26 @@ void Links::List(uint32_t id) {
   // Who comes back has saved up nothing; the window alone is no absence.
   if (connection.out == 0) connection.served = std::max(connection.served, server.clock);
   connection.listed = true;
-  server.ready.emplace(connection.level, connection.served, id);
+  const Ready ready{connection.level, connection.served, id};
+  server.ready.insert(std::lower_bound(server.ready.begin(), server.ready.end(), ready, std::greater<>()), ready);
 }
 
 void Links::Unlist(uint32_t id) {
   Connection& connection = connections_[id];
   if (!connection.listed) return;
   connection.listed = false;
-  peers_[connection.server].ready.erase({connection.level, connection.served, id});
+  std::vector<Ready>& ready = peers_[connection.server].ready;
+  ready.erase(
+      std::lower_bound(ready.begin(), ready.end(), Ready{connection.level, connection.served, id}, std::greater<>()));
 }
 
 void Links::SendNext(PeerId server_id) {
   Peer& server = peers_[server_id];
   if (server.sending != UINT32_MAX || server.silent || server.ready.empty()) return;
-  const uint32_t connection_id = std::get<2>(*server.ready.begin());
+  const uint32_t connection_id = std::get<2>(server.ready.back());
+  server.ready.pop_back();
   Connection& connection = connections_[connection_id];
-  Unlist(connection_id);
+  connection.listed = false;
   const TransferId id = connection.queue.front();
   Transfer& transfer = transfers_[id];
   const uint64_t left_of_chunk = table_[transfer.sending].compressed_bytes - transfer.sent_of_chunk;
@@ -260,6 +266,18 @@ void Links::Free(TransferId id) {
   transfers_[id].live = false;
   free_.push_back(id);
   --live_;
+}
+
+void Links::PrefetchPeer(PeerId peer) const {
+  __builtin_prefetch(&peers_[peer]);
+  __builtin_prefetch(&peers_[peer].ready);
+}
+
+void Links::Prefetch(TransferId id) const {
+  const Transfer& transfer = transfers_[id];
+  __builtin_prefetch(&connections_[transfer.connection]);
+  PrefetchPeer(transfer.answer.server);
+  PrefetchPeer(transfer.answer.client);
 }
 
 void Links::Silence(PeerId peer) {

@@ -2,8 +2,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
+
+#include <unistd.h>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -16,6 +19,15 @@ namespace {
 
 constexpr const char* kFooter = R"(
 Exit codes: 0 done, 1 an expectation was missed or a start did not end, 2 a scenario is wrong.)";
+
+// The state of thousands of nodes is gigabytes, touched at random: huge pages save a fifth of the time. The C library
+// takes them only if it is told before the program begins.
+void TakeHugePages(char** argv) {
+  constexpr const char* kTunables = "GLIBC_TUNABLES";
+  if (std::getenv(kTunables) != nullptr) return;
+  ::setenv(kTunables, "glibc.malloc.hugetlb=1", 1);
+  ::execv("/proc/self/exe", argv);  // if it fails: without
+}
 
 struct RunOptions {
   std::vector<std::string> files;
@@ -115,6 +127,7 @@ int Main(int argc, char** argv) {
 }  // namespace banyan::sim
 
 int main(int argc, char** argv) {
+  banyan::sim::TakeHugePages(argv);
   try {
     return banyan::sim::Main(argc, argv);
   } catch (const std::exception& error) {

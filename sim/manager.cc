@@ -14,6 +14,7 @@ constexpr Nanos kDoubtWindow = 2 * kSecond;
 constexpr Nanos kDoubt = 15 * kSecond;
 constexpr size_t kLeastDoubt = 3;
 constexpr size_t kDoubtShare = 5;
+constexpr Nanos kCalm = 5 * kSecond;
 
 }  // namespace
 
@@ -30,7 +31,7 @@ Manager::Manager(const Scenario& scenario, std::vector<tree_manager::NodeTraits>
     options.stripes = static_cast<tree_manager::Stripe>(scenario.stripes);
     function.tree = std::make_unique<tree_manager::FunctionTree>(options);
   }
-  if (scenario.trees == Trees::kForest) events_.In(kSecond, EventKind::kImprove);
+  if (scenario.trees == Trees::kForest) events_.In(kSecond, EventKind::kVisit);
 }
 
 void Manager::SendJoin(PeerId node, FunctionId function) {
@@ -56,8 +57,13 @@ void Manager::OnJoin(PeerId id, FunctionId function_id) {
   auto changes = function.tree->Join(id, node.traits);
   if (!changes) return;
   node.functions.push_back(function_id);
+  function.last_use = events_.now();
   Apply(function_id, *changes);
   MarkDirty(function_id, id);
+  for (tree_manager::Stripe stripe = 0; stripe < function.tree->stripes(); ++stripe) {
+    const tree_manager::NodeId parent = function.tree->ParentOf(id, stripe);
+    if (parent != tree_manager::kProxy) MarkDirty(function_id, parent);
+  }
 }
 
 void Manager::OnLeave(PeerId id, FunctionId function_id) {
@@ -72,7 +78,10 @@ void Manager::OnLeave(PeerId id, FunctionId function_id) {
 void Manager::Apply(FunctionId function, const tree_manager::TreeChanges& changes) {
   moved_edges_ += changes.moved.size();
   changed_spares_ += changes.spares_changed.size();
-  for (const tree_manager::EdgeChange& edge : changes.moved) MarkDirty(function, edge.node);
+  for (const tree_manager::EdgeChange& edge : changes.moved) {
+    MarkDirty(function, edge.node);
+    if (edge.parent != tree_manager::kProxy) MarkDirty(function, edge.parent);
+  }
   for (tree_manager::NodeId node : changes.spares_changed) MarkDirty(function, node);
 }
 
@@ -105,6 +114,7 @@ Routes Manager::RoutesOf(FunctionId id, PeerId node) const {
   for (uint8_t stripe = 0; stripe < routes.stripes; ++stripe) {
     const tree_manager::NodeId parent = function.tree->ParentOf(node, stripe);
     routes.parent[stripe] = parent == tree_manager::kProxy ? kNobody : parent;
+    routes.children[stripe] = function.tree->ChildCountOf(node, stripe);
     for (tree_manager::NodeId spare : function.tree->SparesOf(node, stripe)) {
       if (routes.spares[stripe] < 2) routes.spare[stripe][routes.spares[stripe]++] = spare;
     }
@@ -124,9 +134,10 @@ Routes Manager::StaticRoutesOf(const Function& function, PeerId node) const {
 
 // ---- Life and death ----
 
-// Beats come once a second, at a moment that is each node's own.
+Nanos Manager::FirstBeat(PeerId node) const { return static_cast<Nanos>(Mix(scenario_.seed + node) % kSecond); }
+
 Nanos Manager::LastBeat(PeerId node) const {
-  const Nanos phase = static_cast<Nanos>(Mix(scenario_.seed + node) % kSecond);
+  const Nanos phase = FirstBeat(node);
   const Nanos died = nodes_[node].died;
   return died < phase ? 0 : died - (died - phase) % kSecond;
 }
@@ -180,8 +191,14 @@ void Manager::Suspect(PeerId id) {
   Node& node = nodes_[id];
   if (node.suspect) return;
   node.suspect = true;
+  Update(id);
+}
+
+// Its traits are others.
+void Manager::Update(PeerId id) {
+  const Node& node = nodes_[id];
   tree_manager::NodeTraits traits = node.traits;
-  traits.leaf_only = true;
+  traits.leaf_only = traits.leaf_only || node.suspect;
   for (FunctionId function : node.functions) {
     auto changes = functions_[function].tree->Update(id, traits);
     if (changes) Apply(function, *changes);
@@ -196,11 +213,32 @@ void Manager::Remove(PeerId id) {
   node.reported = node.suspect = node.session_ended = false;
 }
 
-void Manager::OnImprove() {
+// ---- Better trees ----
+
+void Manager::OnBeat(PeerId id, const tree_manager::NodeLoad& load) {
+  nodes_[id].load = load;
+  if (load.down == 0) return;
+  for (FunctionId function : nodes_[id].functions) functions_[function].last_use = events_.now();
+}
+
+void Manager::OnVisit() {
   for (FunctionId id = 0; id < functions_.size(); ++id) {
-    if (functions_[id].tree && functions_[id].tree->size() > 0) Apply(id, functions_[id].tree->Improve());
+    Function& function = functions_[id];
+    if (function.tree == nullptr || function.tree->size() == 0) continue;
+    if (events_.now() - function.last_use >= kCalm) {
+      Apply(id, function.tree->Improve());
+      continue;
+    }
+    if (!scenario_.learns_links || scenario_.coarse) continue;
+    const auto load_of = [this](PeerId node) { return nodes_[node].load; };
+    for (const tree_manager::SlowUplink& slow : function.slow_uplinks.Look(*function.tree, load_of)) {
+      Node& node = nodes_[slow.node];
+      if (slow.weight >= node.traits.weight) continue;
+      node.traits.weight = slow.weight;
+      Update(slow.node);
+    }
   }
-  events_.In(kSecond, EventKind::kImprove);
+  events_.In(kSecond, EventKind::kVisit);
 }
 
 uint32_t Manager::height() const {

@@ -4,7 +4,8 @@
 // of a batch together. Who is dead: as tree-manager/membership_life.cc has it, in beats of a second: a killed node
 // (its session ends) is removed a second later when a child has reported it, else with the fifth missed beat; a silent
 // one after two seconds when it was reported, else with the fifth missed beat; with the second one it becomes a leaf.
-// When a fifth of the nodes go silent within two seconds, silence alone convicts nobody for 15 s.
+// When a fifth of the nodes go silent within two seconds, silence alone convicts nobody for 15 s. Nodes' loads, from
+// their beats, go to tree-manager/slow_uplinks.h once a second while a function is in use; what it finds stays true.
 #pragma once
 
 #include <memory>
@@ -15,6 +16,7 @@
 #include "sim/links.h"
 #include "sim/scenario.h"
 #include "tree-manager/function_tree.h"
+#include "tree-manager/slow_uplinks.h"
 
 namespace banyan::sim {
 
@@ -25,6 +27,7 @@ struct Routes {
   PeerId parent[kStripes] = {kNobody, kNobody};  // kNobody: the proxy
   uint8_t spares[kStripes] = {};
   PeerId spare[kStripes][2] = {};
+  uint32_t children[kStripes] = {};
 };
 
 class RoutesObserver {
@@ -40,6 +43,8 @@ class Manager {
   Manager(const Scenario& scenario, std::vector<tree_manager::NodeTraits> traits, EventQueue& events,
           RoutesObserver& observer);
 
+  // Beats come once a second from then on, at moments that are each node's own.
+  Nanos FirstBeat(PeerId node) const;
   // What nodes send; it arrives later.
   void SendJoin(PeerId node, FunctionId function);
   void SendLeave(PeerId node, FunctionId function);
@@ -52,7 +57,10 @@ class Manager {
   void OnFlush(FunctionId function);
   void OnAssignment(PeerId node, FunctionId function);
   void OnJudge(PeerId node);
-  void OnImprove();
+  // With a node's loads since its last beat.
+  void OnBeat(PeerId node, const tree_manager::NodeLoad& load);
+  // Once a second: swaps that pay off when nothing streams, slow uplinks when something does.
+  void OnVisit();
 
   // In no tree, so that it may join again.
   bool Forgotten(PeerId node) const { return nodes_[node].functions.empty() && nodes_[node].died < 0; }
@@ -69,11 +77,14 @@ class Manager {
     bool session_ended = false;
     bool reported = false;
     bool suspect = false;
+    tree_manager::NodeLoad load;
   };
   struct Function {
     std::unique_ptr<tree_manager::FunctionTree> tree;  // null: static trees
-    std::vector<PeerId> order;                         // of arrival
-    std::vector<uint32_t> place;                       // of a node in `order`
+    tree_manager::SlowUplinks slow_uplinks;
+    Nanos last_use = 0;
+    std::vector<PeerId> order;    // of arrival
+    std::vector<uint32_t> place;  // of a node in `order`
     std::set<PeerId> dirty;
     bool flushing = false;
   };
@@ -82,6 +93,7 @@ class Manager {
   bool Doubting() const;
   void Suspect(PeerId node);
   void Remove(PeerId node);
+  void Update(PeerId node);
   void Apply(FunctionId function, const tree_manager::TreeChanges& changes);
   void MarkDirty(FunctionId function, PeerId node);
   Routes RoutesOf(FunctionId function, PeerId node) const;

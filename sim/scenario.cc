@@ -131,6 +131,21 @@ Result<std::vector<uint32_t>> ParseZones(std::string_view text) {
   return zones;
 }
 
+// "3: 50mbit, 7: 10mbit"
+Result<std::vector<std::pair<uint32_t, double>>> ParseUplinks(std::string_view text) {
+  std::vector<std::pair<uint32_t, double>> uplinks;
+  for (std::string_view part : Split(text, ',')) {
+    const size_t colon = part.find(':');
+    if (colon == std::string_view::npos) {
+      return Fail(Code::kInvalidArgument, fmt::format("\"{}\" is not NODE: RATE", part));
+    }
+    BANYAN_ASSIGN(const uint32_t node, ParseCount(Trim(part.substr(0, colon)), 0, kMaxNodes));
+    BANYAN_ASSIGN(const double rate, ParseRate(Trim(part.substr(colon + 1))));
+    uplinks.emplace_back(node, rate);
+  }
+  return uplinks;
+}
+
 // "0s:1, 10s:100, end 60s"
 Status ParseSchedule(std::string_view text, Scenario& scenario) {
   scenario.rate.clear();
@@ -263,12 +278,15 @@ const std::map<std::string_view, Setter>& Keys() {
       {"slice", SetSlice},
       {"window", SetWindow},
       {"coarse", Set(&S::coarse, ParseBool)},
+      {"uplink", Set(&S::uplink_of, ParseUplinks)},
       {"knows_links", Set(&S::knows_links, ParseBool)},
+      {"learns_links", Set(&S::learns_links, ParseBool)},
       {"stripes", Count(&S::stripes, 1, 2)},
       {"trees", Set(&S::trees, [](std::string_view value) { return ParseChoice(value, kTrees); })},
       {"queue", Count(&S::queue_chunks, 0, 1'000'000)},
       {"workload", Set(&S::workload, [](std::string_view value) { return ParseChoice(value, kWorkloads); })},
       {"arrival", Set(&S::arrival, ParseTime)},
+      {"startup", Set(&S::startup, ParseTime)},
       {"reads", Count(&S::reads, 1, 1'000'000)},
       {"think", Set(&S::think, ParseTime)},
       {"private_reads", Set(&S::private_reads, ParseShare)},
@@ -377,6 +395,10 @@ Status Check(Scenario& scenario) {
   if (!scenario.zones.empty()) scenario.nodes = static_cast<uint32_t>(zoned);
   if (scenario.image_bytes / scenario.chunk_bytes > 1'000'000) {
     return Fail(Code::kInvalidArgument, "an image has a million chunks at most");
+  }
+  for (const auto& [node, rate] : scenario.uplink_of) {
+    if (node < scenario.nodes) continue;
+    return Fail(Code::kInvalidArgument, fmt::format("there is no node {} among {}", node, scenario.nodes));
   }
   for (const ScriptedEvent& event : scenario.events) {
     if (event.who == ScriptedEvent::Who::kNode && event.node >= scenario.nodes) {

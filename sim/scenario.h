@@ -74,8 +74,9 @@ struct Scenario {
 
   // Bytes per second on the wire.
   double up = 12.5e6, down = 12.5e6;
-  double up_most = 0;                        // uplinks spread between `up` and this, evenly by logarithm
-  double proxy_up = 12.5e6, proxy_down = 0;  // 0: as its uplink
+  double up_most = 0;                                  // uplinks spread between `up` and this, evenly by logarithm
+  std::vector<std::pair<uint32_t, double>> uplink_of;  // of single nodes, instead
+  double proxy_up = 12.5e6, proxy_down = 0;            // 0: as its uplink
   double registry_up = 125e6;
   double goodput = 0.95;
   bool proxy_warm = true;
@@ -86,7 +87,8 @@ struct Scenario {
   uint64_t slice_bytes = 64 * 1024;
   uint64_t window_bytes = 256 * 1024;
   bool coarse = false;
-  bool knows_links = true;  // weights are the uplinks'
+  bool knows_links = true;   // weights are the uplinks'
+  bool learns_links = true;  // by heartbeats; not with `coarse`
 
   uint32_t stripes = 2;
   Trees trees = Trees::kForest;
@@ -94,6 +96,7 @@ struct Scenario {
 
   Workload workload = Workload::kPreheat;
   Nanos arrival = 0;  // nodes start within so long
+  Nanos startup = 0;  // of a start, before it joins: a command, the manifest
   uint32_t reads = 400;
   Nanos think = kMillisecond;
   double private_reads = 0;

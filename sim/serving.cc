@@ -52,8 +52,8 @@ void Agents::Answer(uint32_t id, Member* member) {
   if (request.only_if_held && !table.WantedAs({LayerOf(request.function), asked.begin}, fetch::Priority::kFill)) {
     return Refuse(id, Failure::kMiss);
   }
-  // Loops come of trees that change, and of rungs.
-  const bool may_loop = route_changes_ > 0 || counters_.climbs > 0;
+  // Loops come of trees that change, of rungs, and of lanes that take each other's tail.
+  const bool may_loop = route_changes_ > 0 || counters_.climbs > 0 || counters_.stolen > 0;
   if (may_loop && WaitsFor(server, request.function, asked.begin, request.client)) return Refuse(id, Failure::kLoop);
   const uint64_t generation = request.generation;
   const fetch::Priority priority = request.priority;

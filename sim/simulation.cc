@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "sim/agents.h"
 #include "sim/bound.h"
@@ -62,6 +63,7 @@ class Simulation final : public AgentsObserver {
   void ScheduleStarts();
   void Start(PeerId node, FunctionId function);
   void GiveBack(PeerId node);
+  void Prefetch(const Event& event) const;
   void Handle(const Event& event);
   void HandleOther(const Event& event);
   bool Done() const;
@@ -74,6 +76,7 @@ class Simulation final : public AgentsObserver {
   void LeaveAll(PeerId node);
   void Rejoin(PeerId node);
   void Churn();
+  void Beat(PeerId node);
   Outcome Collect() const;
   void CollectTimes(Outcome& outcome) const;
 
@@ -91,6 +94,11 @@ class Simulation final : public AgentsObserver {
   bool churning_ = false;
   std::vector<bool> slowed_;
   std::vector<bool> leaving_;
+  struct Counted {
+    uint64_t sent = 0;
+    uint64_t received = 0;
+  };
+  std::vector<Counted> at_beat_;  // of each node
   uint64_t joins_ = 0;
   uint64_t deaths_ = 0;
   uint64_t leaves_ = 0;
@@ -111,11 +119,16 @@ Simulation::Simulation(const Scenario& scenario)
       links_(LinkOptions(scenario_, LargestChunk(image_)), events_, image_.table, agents_),
       random_(Mix(scenario.seed + 1)),
       slowed_(scenario.nodes),
-      leaving_(scenario.nodes) {
+      leaving_(scenario.nodes),
+      at_beat_(scenario.nodes) {
   agents_.SetLinks(links_);
   manager_.emplace(scenario_, TraitsOf(scenario_, uplinks_), events_, agents_);
   AddPeers();
   ScheduleStarts();
+  for (PeerId node = 0; node < scenario_.nodes; ++node) {
+    events_.At(manager_->FirstBeat(node), EventKind::kBeat, node);
+  }
+  for (const auto& [node, uplink] : scenario_.uplink_of) slowed_[node] = uplink < scenario_.up;
 }
 
 void Simulation::AddPeers() {
@@ -167,7 +180,8 @@ void Simulation::Start(PeerId node, FunctionId function) {
   agents_.Join(node, function);
   ++pending_;
   ++joins_;
-  manager_->SendJoin(node, function);
+  if (scenario_.startup == 0) return manager_->SendJoin(node, function);
+  events_.In(scenario_.startup, EventKind::kJoins, node, function);
 }
 
 void Simulation::GiveBack(PeerId node) {
@@ -194,11 +208,27 @@ Outcome Simulation::Run() {
       timed_out_ = true;
       break;
     }
-    Handle(events_.Pop());
+    const Event event = events_.Pop();
+    if (!events_.empty()) Prefetch(events_.top());
+    Handle(event);
   }
   const Nanos end = events_.now() + 60 * kSecond;
   while (!timed_out_ && links_.transfers() > 0 && !events_.empty() && events_.now() < end) Handle(events_.Pop());
   return Collect();
+}
+
+// Each event is of another node, whose state is in no cache: it is fetched while the event before is handled.
+void Simulation::Prefetch(const Event& event) const {
+  switch (event.kind) {
+    case EventKind::kSliceSent:
+      return links_.PrefetchPeer(event.a);
+    case EventKind::kSliceArrives:
+      return links_.Prefetch(event.a);
+    case EventKind::kAskArrives:
+      return agents_.Prefetch(event.a);
+    default:
+      return;
+  }
 }
 
 void Simulation::Handle(const Event& event) {
@@ -230,6 +260,9 @@ void Simulation::HandleOther(const Event& event) {
     case EventKind::kStart:
       --to_come_;
       return Start(event.a, function);
+    case EventKind::kJoins:
+      if (agents_.alive(event.a) && agents_.Find(event.a, function) != nullptr) manager_->SendJoin(event.a, function);
+      return;
     case EventKind::kRequest:
       return event.b == 0 ? requests_->OnRequest() : requests_->OnRateChange();
     case EventKind::kServed:
@@ -248,8 +281,10 @@ void Simulation::HandleOther(const Event& event) {
       return manager_->OnAssignment(event.a, function);
     case EventKind::kJudge:
       return manager_->OnJudge(event.a);
-    case EventKind::kImprove:
-      return manager_->OnImprove();
+    case EventKind::kBeat:
+      return Beat(event.a);
+    case EventKind::kVisit:
+      return manager_->OnVisit();
     case EventKind::kScripted:
       --to_come_;
       return Script(scenario_.events[event.a]);
@@ -377,6 +412,17 @@ void Simulation::Churn() {
   events_.In(static_cast<Nanos>(random_.Exponential() / scenario_.churn * 1e9), EventKind::kChurn);
 }
 
+void Simulation::Beat(PeerId node) {
+  const Counted now{links_.sent_bytes(node), links_.received_bytes(node)};
+  const Counted before = std::exchange(at_beat_[node], now);
+  if (agents_.alive(node)) {
+    // Received bytes of a cancelled answer are taken back.
+    const uint64_t down = now.received > before.received ? now.received - before.received : 0;
+    manager_->OnBeat(node, {now.sent - before.sent, down, links_.UplinkFull(node)});
+  }
+  events_.In(kSecond, EventKind::kBeat, node);
+}
+
 // ---- The outcome ----
 
 void Simulation::CollectTimes(Outcome& outcome) const {
@@ -445,6 +491,7 @@ Outcome Simulation::Collect() const {
   metrics["asks"] = static_cast<double>(counters.asks);
   metrics["climbs"] = static_cast<double>(counters.climbs);
   metrics["misses"] = static_cast<double>(counters.misses);
+  metrics["stolen"] = static_cast<double>(counters.stolen);
   metrics["loops"] = static_cast<double>(counters.loops);
   metrics["failures"] = static_cast<double>(counters.failures);
   metrics["wasted_bytes"] = static_cast<double>(counters.wasted_bytes);
