@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -117,6 +118,7 @@ void Membership::Close(SessionId id, Time now) {
   node.session = 0;
   node.ended = now;
   NodeChanged(node_id);
+  HoldersChanged(node);
 }
 
 Status Membership::OnHello(SessionId id, Session& session, const proto::tree::Hello& hello, Time now) {
@@ -140,8 +142,9 @@ Status Membership::OnHello(SessionId id, Session& session, const proto::tree::He
   node.assignments.clear();
   node.profiles.clear();
   for (const FunctionId function : node.functions) {
+  node.holders.clear();
     Member& member = functions_[function]->members.at(node_id);
-    member.confirmed = member.queued = member.profile_queued = false;
+    member.confirmed = member.queued = member.profile_queued = member.holders_queued = false;
   }
   unconfirmed_.emplace_back(now + kConfirm, id);
   for (const proto::tree::Join& join : hello.functions()) OnJoin(node_id, node, join, now);
@@ -152,6 +155,8 @@ Status Membership::OnHello(SessionId id, Session& session, const proto::tree::He
     if (member.version != 0) Queue(node, function, member);
     if (member.version != 0) QueueProfile(node, function, member);
   }
+    QueueHolders(node, function, member);
+    HoldersChanged(function);
   MakeReady(node);
   NodeChanged(node_id);
   return {};
@@ -260,6 +265,7 @@ bool Membership::MakeRoomForFunction() {
   std::erase(dirty_functions_, oldest->id);
   std::erase(growing_, oldest->id);
   std::erase(changed_functions_, oldest->id);
+  std::erase(stale_holders_, oldest->id);
   std::erase(stored_functions_, oldest->id);
   std::erase(stored_profiles_, oldest->id);
   free_functions_.push_back(oldest->id);
@@ -335,6 +341,7 @@ void Membership::OnJoin(NodeId id, Node& node, const proto::tree::Join& join, Ti
     stored_functions_.push_back(function_id);
   }
   MarkDirty(*function, id);
+  if (member.present_permille == kComplete) HoldersChanged(*function);
   MarkPlaced(*function, id);
   Apply(*function, *changes);
 }
@@ -345,7 +352,7 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
                        node.downlink != beat.downlink_bytes_per_second();
   node.uplink = beat.uplink_bytes_per_second();
   node.downlink = beat.downlink_bytes_per_second();
-  node.uplink_full = beat.uplink_full();
+  if (std::exchange(node.uplink_full, beat.uplink_full()) != beat.uplink_full()) HoldersChanged(node);
   ForgetSlowUplink(id, node, now);
   if (changed || node.store != beat.store_bytes()) NodeChanged(id);
   node.store = beat.store_bytes();
@@ -366,6 +373,7 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
     }
     if (present == member->present_permille && holding.ready() == member->ready) continue;
     member->present_permille = present;
+    if ((present == kComplete) != (member->present_permille == kComplete)) HoldersChanged(*function);
     member->ready = holding.ready();
     MemberChanged(*function, id, *member);
     MarkPlaced(*function, id);
@@ -436,6 +444,7 @@ void Membership::RemoveMembers(Function& function, const std::vector<NodeId>& no
   }
   if (changes) Apply(function, *changes);
   if (!function.in_dirty) {
+  HoldersChanged(function);
     function.in_dirty = true;
     dirty_functions_.push_back(function.id);
   }
@@ -447,6 +456,7 @@ void Membership::DropFromNode(Node& node, FunctionId function) {
   std::erase(node.assignments, function);
   std::erase(node.profiles, function);
   std::erase(node.fed, function);
+  std::erase(node.holders, function);
 }
 
 uint32_t Membership::Retrait(NodeId id) {
@@ -460,6 +470,7 @@ uint32_t Membership::Retrait(NodeId id) {
     member.traits = traits;
     MarkPlaced(function, id);
     const auto changes = function.tree.Update(id, traits);
+    HoldersChanged(function);
     if (!changes) continue;
     moved += static_cast<uint32_t>(changes->moved.size());
     Apply(function, *changes);

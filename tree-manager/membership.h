@@ -215,6 +215,16 @@ class Membership {
   void QueueProfile(Node& node, Function& function, Member& member);
   void MakeProfileMessage(Function& function);
 
+  // membership_holders.cc
+  void HoldersChanged(Function& function);
+  void HoldersChanged(const Node& node);
+  bool Offers(const Function& function, NodeId node) const;
+  void SendHolders(Time now);
+  void QueueHolders(Node& node, Function& function, Member& member);
+  std::shared_ptr<const proto::tree::ManagerMessage> HoldersFor(const Function& function, NodeId node) const;
+  void NoteLie(NodeId peer, NodeId reporter, const Function& function, Time now);
+  void JudgeLies(NodeId id, Node& node, Time now);
+
   // membership_life.cc
   uint32_t Missed(const Node& node, Time now) const;
   bool Silent(const Node& node, Time now) const { return Missed(node, now) > 0; }
@@ -283,6 +293,7 @@ class Membership {
   std::vector<SessionId> ready_;
   std::vector<std::pair<SessionId, Error>> ended_;
   std::vector<FunctionId> growing_;  // profiles that members are to be told of, or that are not settled
+  std::vector<FunctionId> stale_holders_;
   std::deque<std::pair<Time, SessionId>> unconfirmed_;  // whose hello may have left out functions
 
   // Records that changed, and names that are gone.

@@ -39,6 +39,11 @@ struct Membership::Node {
   };
   std::vector<Report> reports;      // that count, one a reporter
   std::vector<Report> unreachable;  // that its silence may confirm, one a reporter
+  struct Lie {
+    Report report;
+    FunctionId function = 0;
+  };
+  std::vector<Lie> lies;  // that it claimed to hold a function: they count if it does not take that back
   uint64_t uplink = 0, downlink = 0;
   bool uplink_full = false;
   // A weight less than its own, since its uplink was seen to be slow: at `slow_rate` bytes per second; 0: was not.
@@ -60,6 +65,7 @@ struct Membership::Node {
   std::vector<std::pair<std::string, uint64_t>> gone;  // functions that it was taken out of, and the version
   std::vector<FunctionId> assignments;
   std::vector<FunctionId> profiles;
+  std::vector<FunctionId> holders;
 };
 
 struct Membership::Member {
@@ -76,6 +82,7 @@ struct Membership::Member {
   uint64_t version = 0;                            // of the same
   bool queued = false;                             // in Node::assignments
   bool profile_queued = false;                     // in Node::profiles
+  bool holders_queued = false;                     // in Node::holders
   bool changed = false;                            // in Function::changed
   std::vector<proto::tree::Feed> feeds;            // by the last beat
 };
@@ -107,6 +114,11 @@ struct Membership::Function {
   bool profile_stored = false;   // in stored_profiles_
   Time next_profile{};
   std::shared_ptr<const proto::tree::ManagerMessage> profile_message;  // null: none, or out of date
+
+  std::vector<NodeId> holders;       // with uplink to spare, when it was looked at last
+  uint64_t holders_fingerprint = 0;  // of these
+  bool holders_stale = false;        // in stale_holders_
+  Time next_holders{};
 
   explicit Function(const FunctionTree::Options& options) : tree(options) {}
 };

@@ -60,6 +60,7 @@ void Membership::Beat(NodeId id, Node& node, Time now) {
     CountAgainst(id, node.unreachable[i].reporter, now);
     node.unreachable.erase(node.unreachable.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  JudgeLies(id, node, now);
   if (!node.suspect) return;
   node.suspect = false;
   Retrait(id);
@@ -76,6 +77,7 @@ void Membership::OnReport(NodeId reporter, const Node& from, const proto::tree::
   ++counters_.reports[kind];
   spdlog::info("{} reports {}: {}: {}", from.name, report.peer(), proto::tree::PeerReport::Kind_Name(report.kind()),
                report.detail().substr(0, kMaxNameBytes));
+  if (report.kind() == proto::tree::PeerReport::LIED) return NoteLie(peer->second, reporter, *function, now);
   if (report.kind() != proto::tree::PeerReport::UNREACHABLE) return CountAgainst(peer->second, reporter, now);
   Node& node = *nodes_[peer->second];
   std::erase_if(node.unreachable, [&](const Node::Report& other) { return other.reporter == reporter; });
@@ -108,6 +110,7 @@ void Membership::Tick(Time now) {
   LeaveUnconfirmed(now);
   VisitFunctions(now);
   SendProfiles(now);
+  SendHolders(now);
   EmitNodes(now);
 }
 

@@ -90,7 +90,9 @@ void Membership::Flush(Function& function) {
     member.fingerprint = fingerprint;
     member.version = version_ = function.version = version;
     Queue(*nodes_[id], function, member);
-    if (first) QueueProfile(*nodes_[id], function, member);
+    if (!first) continue;
+    QueueProfile(*nodes_[id], function, member);
+    if (!function.holders.empty()) QueueHolders(*nodes_[id], function, member);
   }
   if (watched_) EmitTree(function, reparented);
 }
@@ -254,6 +256,12 @@ std::shared_ptr<const ManagerMessage> Membership::Next(SessionId id) {
     function.members.at(node_id).profile_queued = false;
     if (!function.profile_message) MakeProfileMessage(function);
     return function.profile_message;
+  }
+  if (!node.holders.empty()) {
+    const Function& function = *functions_[node.holders.back()];
+    functions_[node.holders.back()]->members.at(node_id).holders_queued = false;
+    node.holders.pop_back();
+    return HoldersFor(function, node_id);
   }
   return nullptr;
 }

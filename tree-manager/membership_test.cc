@@ -249,7 +249,7 @@ TEST(MembershipTest, ThreeReportersDemoteForTenMinutes) {
   cluster.Run(1s);
   EXPECT_FALSE(cluster.Info(liar).avoided());
   EXPECT_EQ(cluster.Info(liar).reports(), 2U);
-  cluster.Report(others[2], liar, PeerReport::LIED);
+  cluster.Report(others[2], liar, PeerReport::BAD_BYTES);
   cluster.Run(1s);
   EXPECT_TRUE(cluster.Info(liar).avoided());
   EXPECT_TRUE(cluster.ChildrenOf(liar).empty());

@@ -33,6 +33,7 @@ class Cluster {
     std::map<std::string, Assignment> assignments;
     std::map<std::string, uint64_t> told;  // how often, by function
     std::map<std::string, Profile> profiles;
+    std::map<std::string, std::vector<std::string>> holders;  // by function
     bool peer_to_peer = true;
     uint64_t epoch = 0;
   };
@@ -243,6 +244,11 @@ class Cluster {
       agent.peer_to_peer = message.welcome().settings().peer_to_peer();
     }
     if (message.has_settings()) agent.peer_to_peer = message.settings().peer_to_peer();
+    if (message.has_holders()) {
+      std::vector<std::string>& holders = agent.holders[message.holders().function()];
+      holders.clear();
+      for (const Peer& peer : message.holders().peers()) holders.push_back(peer.node());
+    }
     if (message.has_profile()) agent.profiles[message.profile().function()] = message.profile();
     for (const Assignment& assignment : message.assignments().assignments()) {
       Assignment& newest = agent.assignments[assignment.function()];
