@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "common/digest.h"
 #include "common/file_io.h"
 
 namespace banyan {
@@ -67,6 +68,11 @@ Result<std::string> ReadToken(const std::string& path) {
                 fmt::format("{}: its first line is no token (letters, digits and -._~+/= alone)", path));
   }
   return token;
+}
+
+std::string TrackerPath(std::string_view token) {
+  if (token.empty()) return {};
+  return "/" + Digest::Of(fmt::format("banyan tracker\n{}", token)).Hex().substr(0, 32);
 }
 
 }  // namespace banyan

@@ -75,5 +75,11 @@ TEST(SettingsTest, ATokenIsTheFirstLineAndNothingElse) {
   EXPECT_FALSE(ReadToken(path));
 }
 
+TEST(TrackerPathTest, FollowsFromTheToken) {
+  EXPECT_EQ(TrackerPath(""), "");
+  // printf 'banyan tracker\nsecret' | sha256sum | cut -c1-32
+  EXPECT_EQ(TrackerPath("secret"), "/5dff6ac1351d9892d0c90fc230295d5f");
+}
+
 }  // namespace
 }  // namespace banyan

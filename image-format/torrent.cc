@@ -48,9 +48,7 @@ std::string InfoHead(const Digest& blob, uint64_t blob_bytes) {
 
 Torrent MakeTorrent(const Digest& blob, uint64_t blob_bytes, std::string_view piece_hashes) {
   const std::string info = fmt::format("{}{}{}", InfoHead(blob, blob_bytes), piece_hashes, kInfoTail);
-  Sha1 hash;
-  hash.Update(std::as_bytes(std::span(info)));
-  return {fmt::format("{}{}e", kHead, info), hash.Finish()};
+  return {fmt::format("{}{}e", kHead, info), Sha1Of(std::as_bytes(std::span(info)))};
 }
 
 // What is behind "8:announce<n>:<url>" and the dictionary's "d"; the text itself if it does not begin so.
@@ -89,6 +87,12 @@ std::string InfoHash::Hex() const {
   std::string hex;
   for (const uint8_t byte : bytes) hex += fmt::format("{:02x}", byte);
   return hex;
+}
+
+InfoHash Sha1Of(std::span<const std::byte> data) {
+  Sha1 hash;
+  hash.Update(data);
+  return hash.Finish();
 }
 
 struct TorrentWriter::State {
@@ -137,6 +141,11 @@ Result<Torrent> ReadTorrent(std::string_view metainfo, const Digest& blob, uint6
   Torrent torrent = MakeTorrent(blob, blob_bytes, std::string_view(rest).substr(begin.size(), hash_bytes));
   if (torrent.metainfo != rest) return bad("is not in the form that its length and digest give");
   return torrent;
+}
+
+std::string_view PieceHashes(const Torrent& torrent, uint64_t blob_bytes) {
+  const size_t bytes = PiecesOf(blob_bytes) * InfoHash::kBytes;
+  return std::string_view(torrent.metainfo).substr(torrent.metainfo.size() - 1 - kInfoTail.size() - bytes, bytes);
 }
 
 std::string WithAnnounce(const Torrent& torrent, std::string_view announce_url) {

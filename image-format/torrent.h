@@ -43,6 +43,9 @@ struct InfoHash {
   std::array<uint8_t, kBytes> bytes{};
 };
 
+// SHA-1 of a whole buffer: a piece's hash.
+InfoHash Sha1Of(std::span<const std::byte> data);
+
 inline constexpr uint32_t kPieceBytes = 1024 * 1024;
 
 struct Torrent {
@@ -70,6 +73,9 @@ class TorrentWriter final : public ByteSink {
 // Reads the torrent of the blob `blob` of `blob_bytes`. An announce URL is read over. kDataLoss: it is not the one form
 // that a torrent of this blob can have.
 Result<Torrent> ReadTorrent(std::string_view metainfo, const Digest& blob, uint64_t blob_bytes);
+
+// The SHA-1s of the pieces, 20 bytes each; a view into `torrent`, which must be of a blob of that length.
+std::string_view PieceHashes(const Torrent& torrent, uint64_t blob_bytes);
 
 // The same torrent with an announce URL (at most kMaxAnnounceBytes), as clients want it. The info-hash does not change.
 std::string WithAnnounce(const Torrent& torrent, std::string_view announce_url);

@@ -56,6 +56,16 @@ TEST(TorrentTest, ComesBackWithAndWithoutAnnounce) {
   EXPECT_EQ(announced->metainfo, torrent.metainfo);
 }
 
+TEST(TorrentTest, PieceHashesAreThoseOfThePieces) {
+  const std::string bytes = Bytes(kPieceBytes + 5);
+  const Torrent torrent = Make(bytes, 4096);
+  const auto hash_of = [](const std::string& piece) {
+    return std::string(PieceHashes(Make(piece, piece.size()), piece.size()));
+  };
+  EXPECT_EQ(PieceHashes(torrent, bytes.size()),
+            hash_of(bytes.substr(0, kPieceBytes)) + hash_of(bytes.substr(kPieceBytes)));
+}
+
 TEST(TorrentTest, AnyOtherFormIsRefused) {
   const std::string bytes = Bytes(2 * kPieceBytes + 1);
   const Digest digest = Digest::Of(bytes);

@@ -18,6 +18,7 @@ ALLOWED_IN_TESTS = {
     "fetch": ["lazyfs"],
     "lazyfs": ["store", "net"],
     "cli": ["store"],
+    "swarm": ["fetch"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 

@@ -1,0 +1,36 @@
+// What a BitTorrent client asks a tracker: the query string of an announce or a scrape (BEP 3, 23, 48). All of it comes
+// from outside; it is checked here, once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/result.h"
+
+namespace banyan::tree_manager {
+
+enum class AnnounceEvent : uint8_t { kNone, kStarted, kCompleted, kStopped };
+
+struct AnnounceQuery {
+  std::string info_hash;  // 20 bytes
+  std::string peer_id;    // 20 bytes
+  uint16_t port = 0;      // not 0
+  uint64_t left = 0;      // bytes the client still wants; 0: it is a seed
+  AnnounceEvent event = AnnounceEvent::kNone;
+  int64_t numwant = -1;  // below 0: as many as the tracker likes
+  bool compact = true;   // BEP 23: unless the client says compact=0
+  bool no_peer_id = false;
+  std::string zone;  // ours: where an agent is; at most 64 bytes of [A-Za-z0-9._-], else empty
+};
+
+// `query` is what stands behind the '?'. kInvalidArgument: info_hash, peer_id or port is missing or malformed, or a
+// number is none. Parameters that are not known are passed over; of one given twice the first counts.
+Result<AnnounceQuery> ParseAnnounce(std::string_view query);
+
+inline constexpr size_t kMaxScraped = 64;
+// The info-hashes; kInvalidArgument: none, more than kMaxScraped, or a malformed one.
+Result<std::vector<std::string>> ParseScrape(std::string_view query);
+
+}  // namespace banyan::tree_manager
