@@ -239,11 +239,6 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
       case PeerResult::kGood:
         return health.NoteGood(node, now);
       case PeerResult::kUnreachable:
-      case PeerResult::kTimeout:
-        if (status_ == 0 && health.NoteWaitedInVain(node, now)) {
-          spdlog::info("peer {} is left alone for a while: {}", node, what_);
-        }
-        return;
         return fault(PeerFault::kUnreachable);
       case PeerResult::kBadBytes:
         AskToRecheck();
@@ -254,6 +249,11 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
         // A node that does not know the function yet (404) soon will.
         if (status_ != 404) health.NoteBusy(node, busy_.value_or(kBusyMost), now);
         if (status_ == 401 || status_ == 403) spdlog::warn("peer {} refuses this node's token", node);
+        return;
+      case PeerResult::kTimeout:
+        if (status_ == 0 && health.NoteWaitedInVain(node, now)) {
+          spdlog::info("peer {} is left alone for a while: {}", node, what_);
+        }
         return;
       case PeerResult::kMiss:
       case PeerResult::kLoop:

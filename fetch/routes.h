@@ -45,6 +45,7 @@ struct Routes {
   struct Stripe {
     std::optional<PeerAddress> parent;  // none: the proxy
     std::vector<PeerAddress> spares;    // the best first
+    uint32_t children = 0;              // whom this node feeds
   };
   std::string function;
   std::vector<Stripe> stripes;                // 1 or 2

@@ -25,7 +25,8 @@ constexpr Clock::duration kPatienceMost = 30s;
 
 const Routes::Stripe& StripeOf(const Routes& routes, const ChunkRequest& request) {
   const auto has_parent = [&routes](size_t stripe) { return routes.stripes[stripe].parent.has_value(); };
-  return routes.stripes[StripeToAsk(routes.stripes.size(), request.lane, request.home, has_parent)];
+  const auto has_children = [&routes](size_t stripe) { return routes.stripes[stripe].children > 0; };
+  return routes.stripes[StripeToAsk(routes.stripes.size(), request.lane, request.home, has_parent, has_children)];
 }
 
 }  // namespace

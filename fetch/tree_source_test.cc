@@ -101,13 +101,14 @@ class TreeSourceTest : public ::testing::Test {
   }
 
   std::shared_ptr<Answers> Ask(ChunkRange chunks, Priority priority = Priority::kPrefetch, Clock::duration time = 30s,
-                               uint8_t lane = 0) {
+                               uint8_t lane = 0, std::optional<uint8_t> home = {}) {
     auto answers = std::make_shared<Answers>();
     ChunkRequest request;
     request.device = layer_.device;
     request.chunks = chunks;
     request.priority = priority;
     request.lane = lane;
+    request.home = home.value_or(lane);
     request.deadline = Clock::now() + time;
     request.on_way_failed = [answers](std::string_view way, bool bad) {
       const std::lock_guard lock(answers->mutex);
@@ -203,6 +204,21 @@ TEST_F(TreeSourceTest, EachLaneHasItsStripesParent) {
   From(*Ask({1, 2}, Priority::kPrefetch, 30s, 1), {1, 2});
   EXPECT_EQ(parent_.seen().size(), 1U);
   EXPECT_EQ(other_.seen().size(), 1U);
+}
+
+TEST_F(TreeSourceTest, ALaneTakesNothingOfAStripeInWhichThisNodeFeedsOthers) {
+  auto routes = std::make_shared<Routes>();
+  routes->function = "sha256:f";
+  routes->stripes = {{parent_.address(), {}, 0}, {other_.address(), {}, 2}};
+  SetRoutes(routes);
+  // Lane 1 took what belongs to stripe 0, in which this node is a leaf: as it likes.
+  From(*Ask({0, 1}, Priority::kPrefetch, 30s, 1, 0), {0, 1});
+  EXPECT_EQ(parent_.seen().size(), 0U);
+  EXPECT_EQ(other_.seen().size(), 1U);
+  // Lane 0 took what belongs to stripe 1: its parent may wait for this node there.
+  From(*Ask({1, 2}, Priority::kPrefetch, 30s, 0, 1), {1, 2});
+  EXPECT_EQ(parent_.seen().size(), 0U);
+  EXPECT_EQ(other_.seen().size(), 2U);
 }
 
 TEST_F(TreeSourceTest, PartialAnswersAreAskedOnAtOnce) {

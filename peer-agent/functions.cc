@@ -251,6 +251,7 @@ void Functions::BuildRoutes(const std::string& function, Entry& entry) {
   for (const proto::tree::StripeParents& assigned : entry.assignment.stripes()) {
     fetch::Routes::Stripe& stripe = routes->stripes.emplace_back();
     if (assigned.has_parent()) stripe.parent = AddressOf(assigned.parent());
+    stripe.children = assigned.children();
     for (const proto::tree::Peer& spare : assigned.spares()) {
       if (spare.node() != node_) stripe.spares.push_back(AddressOf(spare));
     }
