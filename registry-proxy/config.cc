@@ -88,6 +88,15 @@ void Declare(Config& config, ConfigSchema& schema) {
              &config.trusted_keys);
   schema.Add("sign.min_converter_version", "\"banyan 0.1.0\": older artifacts at an upstream are made anew.",
              &config.min_converter_version);
+  schema.Add("swarm.tracker",
+             "The cluster's tracker, which stands in the torrents that /v2/<name>/blobs/<digest>.torrent gives: the\n"
+             "tree-manager's HTTP port, \"http://host:4651\". Empty: torrents without a tracker.",
+             &config.tracker);
+  schema.Add(
+      "swarm.token_file",
+      "File with the cluster's token, if the tree-manager has one: the tracker's path follows from it. Whoever may\n"
+      "read an image gets that path with its torrents, but not the token.",
+      &config.tracker_token_file);
   schema.AddTables(
       "upstreams", "One registry; the host as it stands in image names.", "registry.example",
       [&config](const std::string& name, ConfigSchema& table) { DeclareUpstream(config.upstreams[name], table); });
@@ -122,6 +131,9 @@ Status CheckConfig(const Config& config) {
   if (!config.default_upstream.empty() && !config.upstreams.contains(config.default_upstream)) {
     return BadSetting("mirror.default_upstream",
                       fmt::format("there is no [upstreams.\"{}\"]", config.default_upstream));
+  }
+  if (!config.tracker.empty()) {
+    if (const auto url = net::Url::Parse(config.tracker); !url) return BadSetting("swarm.tracker", url.error().message);
   }
   BANYAN_TRY(CheckRange("threads", config.threads, 1, 256));
   BANYAN_TRY(CheckRange("convert.workers", config.convert_workers, 1, 64));

@@ -53,6 +53,8 @@ struct Config {
   std::string key_file;
   std::vector<std::string> trusted_keys;
   std::string min_converter_version;
+  std::string tracker;
+  std::string tracker_token_file;
 };
 
 // kInvalidArgument with file, line and key.

@@ -58,6 +58,20 @@ bool IsRead(const net::HttpRequest& request) { return request.method == "GET" ||
 
 }  // namespace
 
+constexpr std::string_view kTorrentSuffix = ".torrent";
+
+// A blob's bytes with the repository they come from.
+class KeepingSource final : public ByteSource {
+ public:
+  KeepingSource(std::shared_ptr<net::Repository> repository, std::unique_ptr<ByteSource> source)
+      : repository_(std::move(repository)), source_(std::move(source)) {}
+  Result<size_t> Read(std::span<std::byte> buffer) override { return source_->Read(buffer); }
+
+ private:
+  const std::shared_ptr<net::Repository> repository_;
+  const std::unique_ptr<ByteSource> source_;
+};
+
 Proxy::Proxy(Config config, std::string version) : config_(std::move(config)), version_(std::move(version)) {}
 
 Result<std::unique_ptr<Proxy>> Proxy::Start(Config config, std::string version) {
@@ -68,6 +82,7 @@ Result<std::unique_ptr<Proxy>> Proxy::Start(Config config, std::string version) 
   BANYAN_TRY(proxy->StartMirror());
   BANYAN_TRY(proxy->Serve());
   return proxy;
+  BANYAN_TRY(proxy->StartTorrents());
 }
 
 Proxy::~Proxy() {
@@ -77,6 +92,7 @@ Proxy::~Proxy() {
   if (disk_workers_) disk_workers_->Stop();
   if (check_workers_) check_workers_->Stop();
   mirror_.reset();
+  if (torrents_) torrents_->Stop();        // so do they
 }
 
 Status Proxy::LoadKeys() {
@@ -135,6 +151,17 @@ Status Proxy::StartConversions() {
   options.root = config_.data_root + "/conversions";
   options.policy = {config_.convert, config_.images, config_.never, config_.min_size.bytes, config_.max_storage.bytes};
   options.workers = static_cast<uint32_t>(config_.convert_workers);
+Status Proxy::StartTorrents() {
+  std::string token;
+  if (!config_.tracker_token_file.empty()) {
+    BANYAN_ASSIGN(token, ReadToken(config_.tracker_token_file));
+  }
+  std::string announce;
+  if (!config_.tracker.empty()) announce = config_.tracker + TrackerPath(token) + "/announce";
+  torrents_ = std::make_unique<Torrents>(config_.data_root + "/torrents", std::move(announce));
+  return {};
+}
+
   options.threads = static_cast<uint32_t>(config_.convert_threads);
   options.settings.level = static_cast<int>(config_.level);
   options.trust = trust_;
@@ -235,6 +262,7 @@ bool Proxy::AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpRepl
 bool Proxy::AnswerArtifact(net::HttpRequest& request, const mirror::Route& route,
                            std::shared_ptr<net::HttpReply>& reply) {
   using Kind = mirror::Route::Kind;
+  if (path.ends_with(kTorrentSuffix) && IsRead(request)) return AnswerTorrent(request, reply);
   if (!route.digest || (route.kind != Kind::kManifest && route.kind != Kind::kBlob)) return false;
   const std::string upstream = UpstreamOf(route);
   const std::string repository = Conversions::StoreName(upstream, route.repository);
@@ -269,6 +297,45 @@ Status Proxy::CheckAccess(const std::string& upstream, const std::string& reposi
     reference.repository = repository;
     net::RepositoryOptions options;
     options.plain_http = endpoint.plain_http;
+// As private as the blob itself.
+bool Proxy::AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply) {
+  const std::string_view path = request.path();
+  const std::string target =
+      std::string(path.substr(0, path.size() - kTorrentSuffix.size())) + request.target.substr(path.size());
+  const auto route = mirror::ParseRoute(target, true);
+  if (!route || route->kind != mirror::Route::Kind::kBlob) return false;
+  const bool body = request.method == "GET";
+  if (route->host.empty() && !route->Parameter("ns") && own_->Has(route->repository)) {
+    torrents_->Answer(
+        *route->digest, [this, route = *route] { return OpenBlob("", route.repository, *route.digest); }, body, reply);
+    return true;
+  }
+  const std::string upstream = UpstreamOf(*route);
+  if (!config_.upstreams.contains(upstream)) return false;
+  const auto open = [this, upstream, route = *route] { return OpenBlob(upstream, route.repository, *route.digest); };
+  authoriser_->Authorise(request, upstream, route->repository, reply,
+                         [this, digest = *route->digest, open, body, reply](const mirror::Identity&) {
+                           torrents_->Answer(digest, open, body, reply);
+                         });
+  return true;
+}
+
+// From the content store, else through the proxy's own mirror. No upstream: the own registry.
+Result<std::unique_ptr<ByteSource>> Proxy::OpenBlob(const std::string& upstream, const std::string& repository,
+                                                    const Digest& digest) const {
+  const std::string name =
+      upstream.empty() ? OwnRegistry::StoreName(repository) : Conversions::StoreName(upstream, repository);
+  if (content_->HasBlobIn(name, digest)) {
+    BANYAN_ASSIGN(auto file, content_->OpenBlob(digest));
+    return std::make_unique<FdSource>(std::move(file.fd), digest.ToString());
+  }
+  if (upstream.empty()) return Fail(Code::kNotFound, fmt::format("{} has no blob {}", repository, digest.ToString()));
+  BANYAN_ASSIGN(auto opened, OpenRepository(upstream, repository, false));
+  const std::shared_ptr<net::Repository> shared = std::move(opened);
+  BANYAN_ASSIGN(auto source, shared->OpenBlob(digest));
+  return std::make_unique<KeepingSource>(shared, std::move(source));
+}
+
     options.ca_file = endpoint.ca_file;
     options.username = identity.username;
     options.password = identity.password;
@@ -342,6 +409,7 @@ net::HttpResponse Proxy::Metrics() const {
   gauge("banyan_content_bytes", "Artifacts and pushed images on disk.", content_->used_bytes());
   gauge("banyan_uploads_active", "Pushes of blobs under way.", own_->uploads());
   gauge("banyan_http_connections", "Connections of clients.", server_->connections());
+  counter("banyan_torrents_made_total", "Torrents made of blobs because they were asked for.", torrents_->made());
   const ConversionStats conversions = conversions_->stats();
   gauge("banyan_conversions_queued", "Images that wait for their conversion.", conversions.queued);
   gauge("banyan_conversions_running", "Images being converted.", conversions.running);

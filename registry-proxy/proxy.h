@@ -21,6 +21,7 @@
 #include "registry-proxy/status_service.h"
 #include "store/node_store.h"
 
+#include "registry-proxy/torrents.h"
 namespace banyan::registry_proxy {
 
 // Internally synchronised.
@@ -43,6 +44,7 @@ class Proxy {
   Status StartMirror();
   Status StartConversions();
   Status Serve();
+  Status StartTorrents();
 
   bool AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
   bool AnswerArtifact(net::HttpRequest& request, const mirror::Route& route, std::shared_ptr<net::HttpReply>& reply);
@@ -50,6 +52,9 @@ class Proxy {
                                    const std::string& repository) const;
   std::string UpstreamOf(const mirror::Route& route) const;
   net::HttpResponse Metrics() const;
+  bool AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
+  Result<std::unique_ptr<ByteSource>> OpenBlob(const std::string& upstream, const std::string& repository,
+                                               const Digest& digest) const;
   Status CheckAccess(const std::string& upstream, const std::string& repository,
                      const mirror::Identity& identity) const;
   Result<std::unique_ptr<net::Repository>> OpenRepository(const std::string& upstream, const std::string& repository,
@@ -70,5 +75,6 @@ class Proxy {
   std::unique_ptr<net::HttpServer> server_;
   std::unique_ptr<StatusService> status_;
 };
+  std::unique_ptr<Torrents> torrents_;
 
 }  // namespace banyan::registry_proxy

@@ -19,6 +19,7 @@
 #include "tree-manager/dashboard/dashboard_server.h"
 #include "tree-manager/manager.h"
 #include "tree-manager/service.h"
+#include "tree-manager/tracker/tracker.h"
 
 namespace banyan::tree_manager {
 namespace {
@@ -54,6 +55,7 @@ net::HttpResponse Text(int status, std::string body) {
 struct Shown {
   Manager& manager;
   const Service& service;
+  Tracker& tracker;
   DashboardServer* dashboard;  // null: none
 };
 
@@ -61,6 +63,7 @@ void Answer(const net::HttpRequest& request, const std::shared_ptr<net::HttpRepl
   // It listens only once the trees are restored: alive and ready are the same here.
   if (request.path() == "/healthz") return reply->Send(Text(200, "ok\n"));
   if (request.path() == "/readyz") return reply->Send(Text(200, "ready\n"));
+  if (shown.tracker.Knows(request)) return reply->Send(shown.tracker.Answer(request));
   if (request.path() != "/metrics") {
     if (shown.dashboard != nullptr) return shown.dashboard->Handle(request, reply);
     return reply->Send(Text(404, "/metrics, /healthz, /readyz\n"));
@@ -69,6 +72,7 @@ void Answer(const net::HttpRequest& request, const std::shared_ptr<net::HttpRepl
   page.Process(BANYAN_VERSION);
   shown.manager.AddMetrics(page);
   shown.service.AddMetrics(page);
+  shown.tracker.AddMetrics(page);
   if (shown.dashboard != nullptr) shown.dashboard->AddMetrics(page);
   reply->Send({200, {{"Content-Type", MetricsPage::kContentType}}, page.Text()});
 }
@@ -98,6 +102,7 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   options.membership.idle_reclaim = config.idle_reclaim;
   options.state_path = config.data_root + "/state";
   BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
+  Tracker tracker({.path = TrackerPath(token)});
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
   std::unique_ptr<DashboardServer> dashboard;
   if (config.dashboard != "off") {
@@ -106,7 +111,7 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   }
   std::unique_ptr<net::HttpServer> http;
   if (!config.http.empty()) {
-    BANYAN_ASSIGN(http, ServeHttp(config.http, {*manager, *service, dashboard.get()}));
+    BANYAN_ASSIGN(http, ServeHttp(config.http, {*manager, *service, tracker, dashboard.get()}));
     spdlog::info("metrics{} on {} (port {})", dashboard ? " and dashboard" : "", config.http, http->port());
   }
   spdlog::info("listening on {} (port {})", config.listen, service->port());
