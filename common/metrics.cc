@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -27,6 +29,23 @@ double ResidentBytes() {
   double resident = 0;
   statm >> size >> resident;
   return resident * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
+// Since the epoch: the time since boot of the process, field 22 of /proc/self/stat, on the clock of now.
+double StartSeconds() {
+  std::ifstream file("/proc/self/stat");
+  std::string stat((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  stat.erase(0, stat.rfind(')') + 1);  // the program's name may hold spaces
+  std::istringstream fields(stat);
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  timespec boot{};
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &boot);
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  const double booted =
+      static_cast<double>(now.tv_sec - boot.tv_sec) + static_cast<double>(now.tv_nsec - boot.tv_nsec) / 1e9;
+  return booted + std::strtod(field.c_str(), nullptr) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 double OpenDescriptors() {
@@ -68,6 +87,7 @@ void MetricsPage::Process(const std::string& version) {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   Gauge("banyan_build_info", "The running version, as a label.", {{"version", version}}, 1);
+  Gauge("process_start_time_seconds", "When the process began, since the epoch.", StartSeconds());
   Gauge("process_resident_memory_bytes", "Resident memory.", ResidentBytes());
   Gauge("process_open_fds", "Open file descriptors.", OpenDescriptors());
   Counter("process_cpu_seconds_total", "Processor time, user and system.",

@@ -12,12 +12,15 @@ void CounterTable::AddRequest(std::string_view source) {
   ++Row(source).requests;
 }
 
-void CounterTable::AddChunk(std::string_view source, Priority priority, uint64_t compressed_bytes) {
+void CounterTable::AddChunk(std::string_view source, Priority priority, uint64_t compressed_bytes,
+                            std::chrono::microseconds waited) {
   const std::lock_guard lock(mutex_);
   SourceCounters& row = Row(source);
   ++row.chunks;
   row.compressed_bytes += compressed_bytes;
   row.compressed_bytes_by_class[static_cast<size_t>(priority)] += compressed_bytes;
+  ++row.chunks_by_class[static_cast<size_t>(priority)];
+  row.waited_by_class[static_cast<size_t>(priority)] += waited;
 }
 
 void CounterTable::AddFailure(std::string_view source, bool bad_bytes) {

@@ -83,6 +83,7 @@ class Scheduler {
     uint64_t waiting_relays = 0;                // now: RelayLayer::ReadCompressed
     uint64_t hung_reads = 0;                    // ever
     std::chrono::milliseconds longest_read{0};  // of those that have ended
+    std::chrono::microseconds waited{0};        // of those that had to wait and have ended, together
     uint64_t chunks_in_flight = 0;              // now: wanted and not here, of any class
     uint64_t retries = 0;
   };

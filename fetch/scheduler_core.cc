@@ -190,7 +190,9 @@ SchedulerCore::WaitingRead SchedulerCore::TakeRead(ReadId id) {
     --relays_;
     return read;
   }
-  longest_read_ = std::max(longest_read_, timer_->Now() - read.begun);
+  const Clock::duration waited = timer_->Now() - read.begun;
+  longest_read_ = std::max(longest_read_, waited);
+  waited_ += waited;
   return read;
 }
 
@@ -473,6 +475,7 @@ Scheduler::Stats SchedulerCore::stats() const {
   stats.waiting_reads = reads_.size() - relays_;
   stats.waiting_relays = relays_;
   stats.hung_reads = hung_reads_;
+  stats.waited = std::chrono::duration_cast<std::chrono::microseconds>(waited_);
   stats.longest_read = std::chrono::duration_cast<std::chrono::milliseconds>(longest_read_);
   for (Priority priority : {Priority::kDemand, Priority::kPrefetch, Priority::kFill}) {
     stats.chunks_in_flight += table_.flights(priority);

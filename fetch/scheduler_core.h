@@ -101,9 +101,15 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   void Pump();
   void Send(const PlannedRequest& request);
   void FetchFrom(ChunkSource& source, const LayerPtr& layer, const PlannedRequest& request, ChunkRange chunks);
-  void OnAnswer(const LayerPtr& layer, std::string_view source, const PlannedRequest& request, ChunkIndex chunk,
+  // Whom a request went to, when, and how long the chunk that came took.
+  struct Asked {
+    std::string_view source;
+    Clock::time_point at;
+    Clock::duration waited{};
+  };
+  void OnAnswer(const LayerPtr& layer, Asked asked, const PlannedRequest& request, ChunkIndex chunk,
                 Result<ChunkBytes> answer);
-  void Accept(const LayerPtr& layer, std::string_view source, Priority priority, ChunkIndex chunk,
+  void Accept(const LayerPtr& layer, const Asked& asked, Priority priority, ChunkIndex chunk,
               const std::shared_ptr<const ChunkBytes>& bytes);
   Status AcceptBlocks(const LayerPtr& layer, ChunkIndex chunk, const std::shared_ptr<const ChunkBytes>& bytes,
                       bool keep_compressed);
@@ -125,7 +131,8 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   static void FailRead(WaitingRead& read, Error error);
 
   void CountRequest(Layer& layer, std::string_view source);
-  void CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes);
+  void CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes,
+                  Clock::duration waited = {});
   void CountFailure(Layer& layer, std::string_view source, bool bad_bytes);
 
   void OnAlarm(Clock::time_point when);
@@ -170,6 +177,7 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   uint64_t reads_failed_ BANYAN_GUARDED_BY(mutex_) = 0;
   uint64_t hung_reads_ BANYAN_GUARDED_BY(mutex_) = 0;
   Clock::duration longest_read_ BANYAN_GUARDED_BY(mutex_){};
+  Clock::duration waited_ BANYAN_GUARDED_BY(mutex_){};  // of all reads that had to, together
 };
 
 }  // namespace banyan::fetch

@@ -93,24 +93,24 @@ void SchedulerCore::FetchFrom(ChunkSource& source, const LayerPtr& layer, const 
     const MutexLock lock(mutex_);
     wire.deadline = table_.DeadlineOf(request, timer_->Now());
   }
-  const std::string_view name = source.name();
-  CountRequest(*layer, name);
-  source.Fetch(std::move(wire), [weak = weak_from_this(), weak_layer = std::weak_ptr(layer), name, request, chunks](
+  const Asked asked{source.name(), timer_->Now()};
+  CountRequest(*layer, asked.source);
+  source.Fetch(std::move(wire), [weak = weak_from_this(), weak_layer = std::weak_ptr(layer), asked, request, chunks](
                                     ChunkIndex chunk, Result<ChunkBytes> answer) {
     const auto core = weak.lock();
     const auto answered = weak_layer.lock();
-    const bool asked = chunk >= chunks.begin && chunk < chunks.end;
-    if (core && answered && asked) core->OnAnswer(answered, name, request, chunk, std::move(answer));
+    const bool wanted = chunk >= chunks.begin && chunk < chunks.end;
+    if (core && answered && wanted) core->OnAnswer(answered, asked, request, chunk, std::move(answer));
   });
 }
 
-void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, const PlannedRequest& request,
-                             ChunkIndex chunk, Result<ChunkBytes> answer) {
+void SchedulerCore::OnAnswer(const LayerPtr& layer, Asked asked, const PlannedRequest& request, ChunkIndex chunk,
+                             Result<ChunkBytes> answer) {
   const ChunkKey key{layer->id, chunk};
   const auto now = timer_->Now();
   if (!answer) {
     const bool bad = answer.error().code == Code::kDataLoss;
-    CountFailure(*layer, source, bad);
+    CountFailure(*layer, asked.source, bad);
     spdlog::log(bad ? spdlog::level::warn : spdlog::level::debug, "{}", answer.error().message);
     {
       const MutexLock lock(mutex_);
@@ -125,14 +125,15 @@ void SchedulerCore::OnAnswer(const LayerPtr& layer, std::string_view source, con
     if (!table_.Arrived(request.id, key, now)) return;
     urgency = table_.PriorityOf(key);
   }
-  if (!answer->from.empty()) source = answer->from;
+  if (!answer->from.empty()) asked.source = answer->from;
+  asked.waited = now - asked.at;
   auto bytes = std::make_shared<const ChunkBytes>(std::move(*answer));
-  tasks_.Post(urgency, [self = shared_from_this(), layer, source, priority = request.priority, chunk, bytes] {
-    self->Accept(layer, source, priority, chunk, bytes);
+  tasks_.Post(urgency, [self = shared_from_this(), layer, asked, priority = request.priority, chunk, bytes] {
+    self->Accept(layer, asked, priority, chunk, bytes);
   });
 }
 
-void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Priority priority, ChunkIndex chunk,
+void SchedulerCore::Accept(const LayerPtr& layer, const Asked& asked, Priority priority, ChunkIndex chunk,
                            const std::shared_ptr<const ChunkBytes>& bytes) {
   // A peer that waits gets the chunk before it is decoded.
   const Forms forms = FormsOf(*layer, chunk);
@@ -141,11 +142,11 @@ void SchedulerCore::Accept(const LayerPtr& layer, std::string_view source, Prior
   const Status accepted = compressed_first ? AcceptCompressed(layer, chunk, bytes)
                                            : AcceptBlocks(layer, chunk, bytes, options_.keep_compressed);
   if (accepted) {
-    CountChunk(*layer, source, priority, bytes->size());
+    CountChunk(*layer, asked.source, priority, bytes->size(), asked.waited);
     return;
   }
-  CountFailure(*layer, source, true);
-  Error error = accepted.error().WithContext("from " + std::string(source));
+  CountFailure(*layer, asked.source, true);
+  Error error = accepted.error().WithContext("from " + std::string(asked.source));
   spdlog::warn("{}; it will be fetched again", error.message);
   {
     const MutexLock lock(mutex_);
@@ -215,9 +216,11 @@ void SchedulerCore::CountRequest(Layer& layer, std::string_view source) {
   layer.counters.AddRequest(source);
 }
 
-void SchedulerCore::CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes) {
-  counters_.AddChunk(source, priority, compressed_bytes);
-  layer.counters.AddChunk(source, priority, compressed_bytes);
+void SchedulerCore::CountChunk(Layer& layer, std::string_view source, Priority priority, uint64_t compressed_bytes,
+                               Clock::duration waited) {
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(waited);
+  counters_.AddChunk(source, priority, compressed_bytes, micros);
+  layer.counters.AddChunk(source, priority, compressed_bytes, micros);
 }
 
 void SchedulerCore::CountFailure(Layer& layer, std::string_view source, bool bad_bytes) {

@@ -18,6 +18,8 @@
 #include "image-format/oci.h"
 #include "lazyfs/systemd_keeper.h"
 #include "net/url.h"
+#include "peer-agent/read_metrics.h"
+#include "store/metrics.h"
 
 namespace banyan::peer_agent {
 
@@ -470,40 +472,18 @@ void Agent::Reload(const Config& config) {
 
 void Agent::AddMetrics(MetricsPage& page) {
   page.Process(BANYAN_VERSION);
-  const fetch::Scheduler::Stats stats = scheduler_->stats();
   const lazyfs::FuseSessionCounters session = devices_->counters();
-  const store::StoreUsage usage = store_->usage();
-  const auto number = [](auto value) { return static_cast<double>(value); };
-  page.Counter("banyan_reads_total", "Reads of image contents that reached the node's file system.",
-               number(session.reads));
-  page.Counter("banyan_read_bytes_total", "Bytes of these reads.", number(session.bytes));
-  page.Counter("banyan_reads_at_once_total", "Reads answered from the store without waiting.",
-               number(stats.reads_at_once));
-  page.Counter("banyan_reads_from_memory_total", "Reads answered from memory, because the disk had no room.",
-               number(stats.reads_from_memory));
-  page.Counter("banyan_reads_failed_total", "Reads that failed after every source had.", number(stats.reads_failed));
-  page.Counter("banyan_reads_hung_total", "Reads that waited longer than 10 s.", number(stats.hung_reads));
-  page.Gauge("banyan_reads_waiting", "Reads that wait for data now.", number(stats.waiting_reads));
-  page.Gauge("banyan_read_longest_seconds", "The longest read so far.", number(stats.longest_read.count()) / 1000);
-  page.Counter("banyan_fetch_retries_total", "Chunk requests that were tried again.", number(stats.retries));
-  for (const auto& [source, counters] : stats.sources) {
-    const MetricsPage::Labels from = {{"source", source}};
-    page.Counter("banyan_fetch_requests_total", "Requests for chunks.", from, number(counters.requests));
-    page.Counter("banyan_fetch_chunks_total", "Good chunks received.", from, number(counters.chunks));
-    page.Counter("banyan_fetch_bytes_total", "Compressed bytes of good chunks.", from,
-                 number(counters.compressed_bytes));
-    page.Counter("banyan_fetch_failed_chunks_total", "Chunks answered with an error.", from,
-                 number(counters.failed_chunks));
-    page.Counter("banyan_fetch_bad_chunks_total", "Chunks whose bytes were wrong.", from, number(counters.bad_chunks));
-  }
-  page.Gauge("banyan_store_bytes", "Disk space used by the store.", {{"kind", "blobs"}}, number(usage.blob_bytes));
-  page.Gauge("banyan_store_bytes", "Disk space used by the store.", {{"kind", "devices"}}, number(usage.device_bytes));
-  page.Gauge("banyan_store_budget_bytes", "Disk space that the store may use.", number(usage.budget_bytes));
+  const fetch::Scheduler::Stats stats = scheduler_->stats();
+  AddReadMetrics(session.reads, session.bytes, stats, page);
+  AddFetchMetrics(stats, page);
+  store::AddMetrics(store_->usage(), page);
   page.Counter("banyan_artifacts_refused_total", "Artifacts that no trusted key signed, or of a revoked converter.",
-               number(trust_.refused()));
-  page.Gauge("banyan_mounts", "Images mounted.", number(mount_count()));
+               static_cast<double>(trust_.refused()));
+  page.Gauge("banyan_mounts", "Images mounted.", static_cast<double>(mount_count()));
   if (peers_) peers_->AddMetrics(page);
-  if (snapshotter_) page.Gauge("banyan_snapshots", "Snapshots kept for containerd.", number(snapshotter_->count()));
+  if (snapshotter_) {
+    page.Gauge("banyan_snapshots", "Snapshots kept for containerd.", static_cast<double>(snapshotter_->count()));
+  }
 }
 
 }  // namespace banyan::peer_agent

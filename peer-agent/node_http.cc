@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "common/settings.h"
+#include "mirror/metrics.h"
 #include "net/url.h"
 
 namespace banyan::peer_agent {
@@ -64,33 +65,10 @@ void NodeHttp::Handle(net::HttpRequest request, const std::shared_ptr<net::HttpR
   if (path == "/metrics") {
     MetricsPage page;
     options_.add_metrics(page);
-    AddMirrorMetrics(page);
+    mirror::AddMetrics(mirror_.stats(), page);
     return SendText(*reply, 200, MetricsPage::kContentType, page.Text());
   }
   mirror_.Handle(std::move(request), reply);
-}
-
-void NodeHttp::AddMirrorMetrics(MetricsPage& page) const {
-  const mirror::Stats stats = mirror_.stats();
-  for (size_t kind = 0; kind < stats.requests.size(); ++kind) {
-    for (size_t result = 0; result < stats.requests[kind].size(); ++result) {
-      page.Counter("banyan_mirror_requests_total", "Requests to the registry mirror.",
-                   {{"kind", std::string(mirror::kRequestKindNames[kind])},
-                    {"result", std::string(mirror::kRequestResultNames[result])}},
-                   static_cast<double>(stats.requests[kind][result]));
-    }
-  }
-  const auto bytes = [&](const char* from, uint64_t value) {
-    page.Counter("banyan_mirror_served_bytes_total", "Bytes of blobs served: from the store, or while they came.",
-                 {{"from", from}}, static_cast<double>(value));
-  };
-  bytes("store", stats.hit_bytes);
-  bytes("upstream", stats.miss_bytes);
-  page.Counter("banyan_mirror_upstream_bytes_total", "Bytes of blobs received from registries.",
-               static_cast<double>(stats.upstream_bytes));
-  page.Counter("banyan_mirror_flights_failed_total", "Blobs that no registry could bring whole.",
-               static_cast<double>(stats.flights_failed));
-  page.Gauge("banyan_mirror_flights", "Blobs on their way now.", static_cast<double>(stats.flights_active));
 }
 
 }  // namespace banyan::peer_agent

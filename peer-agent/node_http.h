@@ -40,7 +40,6 @@ class NodeHttp {
  private:
   NodeHttp(Options options, mirror::Mirror& mirror) : options_(std::move(options)), mirror_(mirror) {}
   void Handle(net::HttpRequest request, const std::shared_ptr<net::HttpReply>& reply);
-  void AddMirrorMetrics(MetricsPage& page) const;
 
   const Options options_;
   std::string address_;

@@ -370,12 +370,12 @@ void Peers::Report(const std::string& function, const std::string& node, fetch::
 
 void Peers::AddMetrics(MetricsPage& page) const {
   const Functions::Counts counts = functions_->counts();
-  page.Gauge("banyan_tree_functions", "Functions whose trees this node is in.", static_cast<double>(counts.joined));
-  page.Gauge("banyan_tree_functions_with_parent", "Of them, those where a peer feeds this node.",
+  page.Gauge("banyan_peer_functions", "Functions whose trees this node is in.", static_cast<double>(counts.joined));
+  page.Gauge("banyan_peer_functions_fed", "Of them, those where a peer feeds this node.",
              static_cast<double>(counts.with_parent));
-  page.Counter("banyan_tree_assignments_total", "Assignments obeyed.", static_cast<double>(counts.assignments));
-  page.Gauge("banyan_tree_profile_chunks", "Chunks in start-up profiles.", static_cast<double>(counts.profile_chunks));
-  page.Gauge("banyan_tree_session", "1: in session with the tree-manager.", tree_->connected() ? 1 : 0);
+  page.Counter("banyan_peer_assignments_total", "Assignments obeyed.", static_cast<double>(counts.assignments));
+  page.Gauge("banyan_peer_profile_chunks", "Chunks in start-up profiles.", static_cast<double>(counts.profile_chunks));
+  page.Gauge("banyan_peer_session", "1: in session with the tree-manager.", tree_->connected() ? 1 : 0);
   page.Gauge("banyan_peer_to_peer", "1: peers are used.", functions_->peer_to_peer() ? 1 : 0);
   faults_.AddMetrics(page);
   server_->AddMetrics(page);

@@ -19,9 +19,13 @@ packages=(
   chromium fonts-inter  # for the dashboard's tests and pictures
   golang-go golang-github-containerd-containerd-dev stargz-snapshotter buildah podman
   aria2 transmission-cli
+  # What operators use: metrics, packages, manifests, man pages, completions.
+  prometheus lintian man-db zsh fish bash-completion python3-yaml python3-kubernetes nftables curl debianutils
   # Lint and fuzz.
   clang clang-format clang-tidy lld libclang-rt-14-dev
 )
+# Another package of it conflicts with Debian's.
+command -v kubectl >/dev/null || packages+=(kubernetes-client)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -77,6 +77,7 @@ TEST_F(EvictionRunTest, RelayCopiesGoFirstThenTheLeastUsedUnmountedDevice) {
   const auto layer = store->OpenLayer(next.device).value();
   ASSERT_TRUE(layer->PutBlocks(0, next.blocks[0]));
   EXPECT_LT(store->usage().blob_bytes, copies);
+  EXPECT_EQ(store->usage().evicted_bytes, copies - store->usage().blob_bytes);
   EXPECT_EQ(CountOf(*store, used), 4U);
   EXPECT_EQ(CountOf(*store, unused), 4U);
   for (ChunkIndex i = 1; i < 4; ++i) ASSERT_TRUE(layer->PutBlocks(i, next.blocks[i]));

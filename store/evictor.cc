@@ -111,6 +111,11 @@ bool Evictor::FreeDisk(uint64_t bytes, const Asker& asker) {
   return Evict(bytes, asker) >= bytes;
 }
 
+uint64_t Evictor::Counted(uint64_t bytes) {
+  evicted_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  return bytes;
+}
+
 uint64_t Evictor::Evict(uint64_t need, const Asker& asker) {
   uint64_t freed = 0;
   {
@@ -119,7 +124,7 @@ uint64_t Evictor::Evict(uint64_t need, const Asker& asker) {
     std::vector<Removal> removals;
     for (const Victim& victim : plan) {
       if (victim.tier == Tier::kSmallBlobs || victim.tier == Tier::kRawBlobs) {
-        freed += core_.whole_blobs().Evict(inventory.blobs[victim.id - 2 * inventory.layers.size()].first);
+        freed += Counted(core_.whole_blobs().Evict(inventory.blobs[victim.id - 2 * inventory.layers.size()].first));
         continue;
       }
       core_.RaiseAge(victim.priority);
@@ -135,7 +140,7 @@ uint64_t Evictor::Evict(uint64_t need, const Asker& asker) {
       const uint64_t bytes = BytesOf(removal);
       removal.file->PunchAndRelease(removal.chunks);
       core_.budget().Give(removal.file->form(), bytes);
-      freed += bytes;
+      freed += Counted(bytes);
     }
   }
   // The inventory's hold on the layers is gone: those that are not open and empty now can go.

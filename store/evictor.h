@@ -36,11 +36,16 @@ class Evictor {
   // For a disk that is full though the budget is not: whether at least `bytes` were given back.
   bool FreeDisk(uint64_t bytes, const Asker& asker);
 
+  // Since the beginning.
+  uint64_t evicted_bytes() const { return evicted_bytes_.load(std::memory_order_relaxed); }
+
  private:
   uint64_t Evict(uint64_t need, const Asker& asker);
+  uint64_t Counted(uint64_t bytes);
 
   StoreCore& core_;
   std::atomic<bool> started_;
+  std::atomic<uint64_t> evicted_bytes_{0};
   std::mutex mutex_;
 };
 

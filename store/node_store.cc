@@ -64,7 +64,8 @@ class LocalNodeStore final : public NodeStore {
   void StartEviction() override { core_->evictor().Start(); }
   StoreUsage usage() const override {
     const Budget& budget = core_->budget();
-    return {budget.Used(Form::kCompressed), budget.Used(Form::kBlocks), budget.limit()};
+    return {budget.Used(Form::kCompressed), budget.Used(Form::kBlocks), budget.limit(),
+            core_->evictor().evicted_bytes()};
   }
   Status Flush() override { return core_->Flush(); }
 

@@ -140,6 +140,7 @@ struct StoreUsage {
   uint64_t blob_bytes = 0;    // allocated on disk
   uint64_t device_bytes = 0;  // allocated on disk
   uint64_t budget_bytes = 0;
+  uint64_t evicted_bytes = 0;  // since the store was opened
 };
 
 struct ScrubReport {

@@ -1,0 +1,16 @@
+// What the node's reads waited for, on a page of metrics.
+#pragma once
+
+#include <cstdint>
+
+#include "common/metrics.h"
+#include "fetch/scheduler.h"
+
+namespace banyan::peer_agent {
+
+// `reads`, `bytes`: of the file system, whether they had to wait or not.
+void AddReadMetrics(uint64_t reads, uint64_t bytes, const fetch::Scheduler::Stats& stats, MetricsPage& page);
+// Every known source has its rows from the beginning, so that rates are right from the first byte on.
+void AddFetchMetrics(const fetch::Scheduler::Stats& stats, MetricsPage& page);
+
+}  // namespace banyan::peer_agent
