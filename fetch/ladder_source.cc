@@ -1,9 +1,10 @@
 #include "fetch/ladder_source.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <mutex>
 #include <utility>
+
+#include "fetch/door.h"
 
 namespace banyan::fetch {
 
@@ -16,23 +17,10 @@ struct LadderSource::State {
   Timer& timer;
   const Options options;
 
+  Door door;  // of rungs and timer
   std::mutex mutex;
-  std::condition_variable left;
   std::vector<std::shared_ptr<ChunkSource>> rungs;  // changed only by the destructor, when nobody is inside
   std::vector<Clock::time_point> avoid_until;       // guarded by mutex
-  size_t inside = 0;                                // guarded by mutex: callers who use rungs and timer
-  bool closed = false;                              // guarded by mutex
-
-  bool Enter() {
-    const std::lock_guard lock(mutex);
-    if (closed) return false;
-    ++inside;
-    return true;
-  }
-  void Leave() {
-    const std::lock_guard lock(mutex);
-    if (--inside == 0) left.notify_all();
-  }
 
   // The rungs in the order in which to ask them now.
   std::vector<size_t> Order() {
@@ -94,12 +82,11 @@ void LadderSource::Climb::Ask(const std::shared_ptr<Climb>& climb, ChunkRange ch
 
 void LadderSource::Step::OnAnswer(ChunkIndex chunk, Result<ChunkBytes> answer) {
   const bool good = answer.has_value();
-  if (!good && climb->state->Enter()) {
+  if (const auto inside = good ? Door::Pass() : climb->state->door.Enter()) {
     const size_t rung = climb->order[position];
     const bool bad = answer.error().code == Code::kDataLoss;
     if (bad) climb->state->Avoid(rung);
     if (climb->request.on_way_failed) climb->request.on_way_failed(climb->state->rungs[rung]->name(), bad);
-    climb->state->Leave();
   }
   bool last = false;
   {
@@ -115,7 +102,8 @@ void LadderSource::Step::OnAnswer(ChunkIndex chunk, Result<ChunkBytes> answer) {
 void LadderSource::Step::AskOn() {
   if (failed.empty()) return;
   const bool top = position + 1 == climb->order.size();
-  if (top || !climb->state->Enter()) {
+  const auto inside = top ? Door::Pass() : climb->state->door.Enter();
+  if (!inside) {
     for (auto& [chunk, error] : failed) climb->on_chunk(chunk, Fail(std::move(error)));
     return;
   }
@@ -124,7 +112,6 @@ void LadderSource::Step::AskOn() {
     while (++i < failed.size() && failed[i].first == run.end) ++run.end;
     Climb::Ask(climb, run, position + 1);
   }
-  climb->state->Leave();
 }
 
 LadderSource::LadderSource(std::vector<std::shared_ptr<ChunkSource>> rungs, Timer& timer, Options options)
@@ -132,11 +119,9 @@ LadderSource::LadderSource(std::vector<std::shared_ptr<ChunkSource>> rungs, Time
 
 LadderSource::~LadderSource() {
   std::vector<std::shared_ptr<ChunkSource>> rungs;  // they answer what is outstanding when they go, outside the lock
-  std::unique_lock lock(state_->mutex);
-  state_->closed = true;
-  state_->left.wait(lock, [this] { return state_->inside == 0; });
+  state_->door.Close();
+  const std::lock_guard lock(state_->mutex);
   rungs.swap(state_->rungs);
-  lock.unlock();
 }
 
 void LadderSource::Fetch(ChunkRequest request, OnChunk on_chunk) {

@@ -1,7 +1,8 @@
 #include "fetch/tree_source.h"
 
 #include <algorithm>
-#include <condition_variable>
+#include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -11,6 +12,8 @@
 #include <vector>
 
 #include <fmt/format.h>
+
+#include "fetch/door.h"
 
 namespace banyan::fetch {
 namespace {
@@ -40,22 +43,9 @@ struct TreeSource::State {
   const RoutesOf routes;
 
   std::mutex mutex;
-  std::condition_variable left;
   std::shared_ptr<ChunkSource> origins;           // changed only by the destructor, when nobody is inside
   std::unordered_set<std::shared_ptr<Leg>> legs;  // guarded by mutex
-  size_t inside = 0;                              // guarded by mutex: who uses client, routes and origins
-  bool closed = false;                            // guarded by mutex
-
-  bool Enter() {
-    const std::lock_guard lock(mutex);
-    if (closed) return false;
-    ++inside;
-    return true;
-  }
-  void Leave() {
-    const std::lock_guard lock(mutex);
-    if (--inside == 0) left.notify_all();
-  }
+  Door door;  // of client, routes and origins
 };
 
 // Adjacent chunks on their way up the ladder: one try at a time, two while demand is hedged. The first try that gives a
@@ -73,13 +63,13 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
 
   // Asks the next rung. Nothing of the state may be locked.
   void Climb() {
-    if (!state_->Enter()) return;  // the source's destructor answers
+    const auto inside = state_->door.Enter();
+    if (!inside) return;  // the source's destructor answers
     if (const auto rung = NextRung()) {
       AskPeer(*rung);
     } else {
       AskOrigins();
     }
-    state_->Leave();
   }
 
   void FailRest(const Error& error) {
@@ -202,7 +192,8 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
 
   // The peer has had its time to begin.
   void Hedge(uint64_t id) {
-    if (!state_->Enter()) return;
+    const auto inside = state_->door.Enter();
+    if (!inside) return;
     bool late = false;
     {
       const std::lock_guard lock(mutex_);
@@ -210,7 +201,6 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
       late = !finished_ && leader_ == 0 && tries_.size() == 1 && found != tries_.end() && !found->second.answers;
     }
     if (late && state_->client.health().TakeHedge()) Climb();
-    state_->Leave();
   }
 
   // ---- Answers ----
@@ -260,11 +250,7 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
     if (result == PeerResult::kCancelled) return FailRest(error);
     const bool failed = result != PeerResult::kMiss && result != PeerResult::kLoop;
     if (failed && request_.on_way_failed) request_.on_way_failed(rung, result == PeerResult::kBadBytes);
-    if (state_->Enter()) {
-      const bool late = state_->client.timer().Now() >= request_.deadline;
-      state_->Leave();
-      if (late) return FailRest(error);
-    }
+    if (IsLate()) return FailRest(error);
     Climb();
   }
 
@@ -282,6 +268,11 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
       const size_t index = chunk - request_.chunks.begin;
       if (answered_[index]) return;
       answered_[index] = true;
+  bool IsLate() const {
+    const auto inside = state_->door.Enter();
+    return inside && state_->client.timer().Now() >= request_.deadline;
+  }
+
       if (first) Learn(tries_[id].begun, answer.has_value());
       if (--unanswered_ == 0) (void)Finish();
     }
@@ -290,14 +281,14 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
   }
 
   void Learn(Clock::time_point begun, bool good) {
-    if (!state_->Enter()) return;
+    const auto inside = state_->door.Enter();
+    if (!inside) return;
     const auto now = state_->client.timer().Now();
     if (good) {
       state_->client.health().NoteOrigins(now - begun, now);
     } else {
       state_->client.health().NoteOriginsFailed(now);
     }
-    state_->Leave();
   }
 
   // All chunks are answered, or will be by the caller. Returns the asks to cancel.
@@ -338,9 +329,7 @@ TreeSource::~TreeSource() {
   std::unordered_set<std::shared_ptr<Leg>> legs;
   std::shared_ptr<ChunkSource> origins;  // answers what is outstanding when it goes, outside the lock
   {
-    std::unique_lock lock(state_->mutex);
-    state_->closed = true;
-    state_->left.wait(lock, [this] { return state_->inside == 0; });
+    const std::lock_guard lock(state_->mutex);
     legs = state_->legs;
     origins.swap(state_->origins);
   }
@@ -352,6 +341,7 @@ void TreeSource::Fetch(ChunkRequest request, OnChunk on_chunk) {
   bool some_rare = routes && routes->profile && request.priority == Priority::kDemand && !routes->stripes.empty();
   if (some_rare) {
     const auto& parent = StripeOf(*routes, request).parent;
+  state_->door.Close();
     some_rare = parent && !state_->client.health().OriginsCongested(parent->node, state_->client.timer().Now());
   }
   const auto is_rare = [&](ChunkIndex chunk) {
