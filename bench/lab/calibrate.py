@@ -25,6 +25,7 @@ from lablib import Lab, bits_per_second, finish_all
 
 SEEDS = (1, 2, 3)
 SLOW_NODE = 3  # the lab's n4
+BURST = 256 << 10  # the bucket of the lab's shapers (scripts/lab/network.sh)
 SERVER_PORTS = {"4640", "5050"}  # of peers and of the proxy
 
 
@@ -76,7 +77,7 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
 
 def run_sim(sim, lab, fitted, nodes, rate, slow=None, kill_after=None):
     lines = [f"nodes = {nodes}", f"link = {rate}", f"image = {lab['bytes']}", f"metadata = {lab['metadata']}",
-             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", "relay_delay = 3ms"]
+             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", f"burst = {BURST}", "relay_delay = 3ms"]
     if slow:
         lines += ["knows_links = no", f"uplink = {SLOW_NODE}: {slow}"]
     if kill_after:
@@ -112,7 +113,7 @@ def fit(arguments):
     large = run_lab(1, arguments.rate, arguments.mib)
     payload = {"small": small["bytes"] + small["metadata"], "large": large["bytes"] + large["metadata"]}
     rate = (payload["large"] - payload["small"]) / (large["last"] - small["last"])
-    return {"goodput": min(1.0, rate * 8 / bits_per_second(arguments.rate)), "startup": max(0.0, large["last"] - payload["large"] / rate),
+    return {"goodput": min(1.0, rate * 8 / bits_per_second(arguments.rate)), "startup": max(0.0, large["last"] - (payload["large"] - BURST) / rate),
             "wire": large["received"] / payload["large"]}
 
 

@@ -21,7 +21,7 @@ import time
 
 from faults import children, parents_of
 from lablib import Lab, bits_per_second, mount_all, percentiles
-from readers import PacedReader, piece_order, random_image_pieces
+from readers import PacedReader, random_image_pieces
 
 LIES = ["flip", "lengths", "slow", "other", "miss", "waits", "empty"]
 # What a child must call it. A node that says it has nothing, or waits, may be honest.
@@ -95,17 +95,16 @@ def run_lie(arguments, lie, pieces):
             time.sleep(1)
             fed = set().union(*(children(parents_of(lab.tree(image)), liar) for liar in LIARS)) - set(LIARS)
             pace = PACE * bits_per_second(arguments.rate) / 8
-            order = piece_order(len(pieces), "random")
-            readers = [PacedReader(node, path, pace, order, pieces) for node, path in files.items()]
+            readers = [PacedReader(node, path, pace, pieces, "random") for node, path in files.items()]
             for reader in readers:
                 reader.start()
-            time.sleep(len(pieces) * readers[0].interval / 4)
+            time.sleep(len(readers[0].order) * readers[0].interval / 4)
             began = time.monotonic()
             for one in filters:
                 one.set_mode(lie)
             time.sleep(2)
             files, times = mount_all(lab, [newcomer], image, "mnt")
-            readers.append(PacedReader(newcomer, files[newcomer], pace, order, pieces))
+            readers.append(PacedReader(newcomer, files[newcomer], pace, pieces, "random"))
             readers[-1].start()
             for reader in readers:
                 reader.join()

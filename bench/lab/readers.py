@@ -9,18 +9,26 @@ import random
 import threading
 import time
 
-PIECE = 256 << 10  # of a paced reader; about one chunk
+PIECE = 256 << 10  # of a paced reader
+# Chunks are 64 KiB to 1 MiB, and do not begin where a piece does: what moves for a piece, over its size.
+MOVED = {"in": 1.0, "random": 2.5}
 
 
 class PacedReader(threading.Thread):
-    """Reads pieces of a file at a steady rate, one at a time; late ones are not caught up on. Each is compared with its digest.
+    """Reads a file's pieces, one at a time, so that about `bytes_per_second` move for it; late ones are not caught up on. Each is
+    compared with its digest. how: all in order, or at "random" as many as take the same time; readers with one seed read the same.
 
-    Afterwards, or meanwhile: reads, wrong (what was not right), done (it has read all)."""
+    Afterwards, or meanwhile: reads, wrong (what was not right), done (it has read all that it was to)."""
 
-    def __init__(self, node, path, bytes_per_second, order, pieces):
+    def __init__(self, node, path, bytes_per_second, pieces, how="in", seed=0):
         super().__init__(daemon=True)
-        self.node, self.path, self.interval = node, path, PIECE / bytes_per_second
-        self.order, self.pieces = order, pieces
+        self.node, self.path, self.pieces = node, path, pieces
+        self.interval = PIECE * MOVED[how] / bytes_per_second
+        self.random = how == "random"
+        self.order = list(range(len(pieces)))
+        if self.random:
+            random.Random(seed).shuffle(self.order)
+            del self.order[int(len(pieces) / MOVED[how]):]
         self.reads = []  # (began, seconds)
         self.wrong, self.done, self.ended, self.stop = [], False, None, threading.Event()
 
@@ -28,7 +36,7 @@ class PacedReader(threading.Thread):
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
-                if any(b != a + 1 for a, b in zip(self.order, self.order[1:])):
+                if self.random:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
                 self.done = self.read_all(descriptor)
             finally:
@@ -54,14 +62,6 @@ class PacedReader(threading.Thread):
     def latencies(self, since=0, until=float("inf")):
         """Of reads that were waiting at any moment in between."""
         return [seconds for began, seconds in list(self.reads) if began + seconds > since and began < until]
-
-
-def piece_order(count, how, seed=0):
-    """how: "in" order, or at "random"."""
-    order = list(range(count))
-    if how == "random":
-        random.Random(seed).shuffle(order)
-    return order
 
 
 def random_latencies(path, count, seed, spacing=2 << 20):

@@ -22,7 +22,7 @@ import threading
 import time
 
 from lablib import Lab, bits_per_second, mount_all
-from readers import PIECE, PacedReader, piece_order, random_image_pieces
+from readers import PIECE, PacedReader, random_image_pieces
 
 PACE = 0.6
 BURNER = "while True: sum(range(100000))"
@@ -50,8 +50,7 @@ class Load:
                 self.collect(reader)
             drop_pages(path)
             self.rounds[node] += 1
-            order = piece_order(len(self.pieces), "random", self.rounds[node])
-            self.readers[node] = PacedReader(node, path, self.bytes_per_second, order, self.pieces)
+            self.readers[node] = PacedReader(node, path, self.bytes_per_second, self.pieces, "random", self.rounds[node])
             self.readers[node].start()
 
     def collect(self, reader):
