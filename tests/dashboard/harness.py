@@ -129,8 +129,9 @@ def expect_painted(page):
     """Where a node is said to be drawn there is ink, and where none is there is none."""
     ink = json.loads(page.run("""JSON.stringify(banyan.page().drawings.map((drawing) => {
       const ratio = devicePixelRatio;
-      const context = drawing.canvas.getContext('2d');
-      const alpha = (x, y) => context.getImageData(Math.round(x * ratio), Math.round(y * ratio), 1, 1).data[3];
+      const {width, height} = drawing.canvas;
+      const {data} = drawing.canvas.getContext('2d').getImageData(0, 0, width, height);
+      const alpha = (x, y) => data[(Math.round(y * ratio) * width + Math.round(x * ratio)) * 4 + 3];
       return {inked: drawing.drawn().every(({x, y}) => alpha(x, y) > 100), corner: alpha(2, 2)};
     }))"""))
     expect(all(one["inked"] for one in ink), f"a node is not painted: {ink}")

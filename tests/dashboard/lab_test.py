@@ -41,7 +41,7 @@ def run(lab, chromium):
     victim = next(node["node"] for node in lab.tree(IMAGE)["nodes"] if any(node["node"] in other["parents"] for other in lab.tree(IMAGE)["nodes"])
                   and node["node"] != "n1")
     lab.sh("kill", victim)
-    took = page.wait(f"banyan.page().drawings.every((drawing) => drawing.drawn().find(({{id}}) => id === '{victim}')?.state !== 'LIVE')", 2, 0.02)
+    took = page.wait(f"banyan.page().drawings.every((drawing) => drawing.drawn().find(({{id}}) => id === '{victim}')?.state !== 'live')", 2, 0.02)
     print(f"the kill of {victim} shows {took:.2f} s after it was done")
     wait_drawn(page, NODES - 1, 20)
     expect_as_manager(page, lab.tree(IMAGE))

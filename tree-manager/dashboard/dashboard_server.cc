@@ -192,6 +192,8 @@ void DashboardServer::OpenStream(const Query& query, const std::shared_ptr<net::
   stream->OfferFunctions(functions_, {});
   streams_.push_back(stream);
   wake_.notify_all();
+  lock.Unlock();
+  stream->Flush(Clock::now());  // the state waits for no batch
 }
 
 void DashboardServer::LookAtFunctions() {

@@ -20,6 +20,21 @@ const char* NameOf(Feed::From from) {
   }
 }
 
+const char* NameOf(NodeState state) {
+  switch (state) {
+    case LIVE:
+      return "live";
+    case SUSPECT:
+      return "suspect";
+    case DRAINING:
+      return "draining";
+    case AWAY:
+      return "away";
+    default:
+      return "unknown";
+  }
+}
+
 json ToJson(const Feed& feed) {
   return {{"stripe", feed.stripe()},
           {"from", NameOf(feed.from())},
@@ -50,7 +65,7 @@ json ToJson(const TreeNode& node) {
               {"parents", std::vector<std::string>(node.parents().begin(), node.parents().end())},
               {"depths", std::vector<uint32_t>(node.depths().begin(), node.depths().end())},
               {"presentPermille", node.present_permille()},
-              {"state", NodeState_Name(node.state())},
+              {"state", NameOf(node.state())},
               {"ready", node.ready()}};
   if (node.feeds_size() == 0) return out;
   json feeds = json::array();
@@ -65,7 +80,7 @@ json ToJson(const NodeInfo& node) {
           {"address", node.address()},
           {"port", node.port()},
           {"version", node.version()},
-          {"state", NodeState_Name(node.state())},
+          {"state", NameOf(node.state())},
           {"functions", node.functions()},
           {"uplinkBytesPerSecond", node.uplink_bytes_per_second()},
           {"downlinkBytesPerSecond", node.downlink_bytes_per_second()},

@@ -5,7 +5,7 @@
 
 import {announce, el} from './dom.js';
 import {PROXY, edgeLoad, incoming, shownNodes} from './forest.js';
-import {percent, rate, stateName} from './format.js';
+import {percent, rate} from './format.js';
 import {layOut, place} from './layout.js';
 import {Painter, loadText} from './painter.js';
 import {calm, onPaletteChange} from './palette.js';
@@ -337,6 +337,7 @@ export class TreeDrawing {
       path: this.path, dims: this.dims, matches: this.matches, focused: document.activeElement === this.element,
     });
     this.element.dataset.paintMillis = (performance.now() - now).toFixed(1);
+    this.element.dataset.drawnAt ??= performance.now().toFixed(0);  // since the page was asked for
     this.element.dataset.settled = String(moving === 1);
     const starting = this.list.length <= 400 && !calm() &&
       this.list.some((item) => item.node.member && !item.node.member.ready && item.inside);
@@ -358,7 +359,7 @@ export function describe(node, stripe) {
   const {member} = node;
   const parts = [member.node];
   if (member.zone) parts.push(`zone ${member.zone}`);
-  parts.push(stateName(member.state));
+  parts.push(member.state);
   parts.push(node.children.length > 0 ? `feeds ${node.children.length}` : 'leaf');
   parts.push(`holds ${percent(member.presentPermille)}`);
   if (!member.ready) parts.push('start in progress');

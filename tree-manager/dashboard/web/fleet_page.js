@@ -47,7 +47,7 @@ function tiles(nodes) {
   }
   const budget = sum('storeBudgetBytes');
   const store = sum('storeBytes');
-  const trouble = ['SUSPECT', 'AWAY', 'DRAINING'].filter((state) => states[state]).map((state) => `${count(states[state])} ${state.toLowerCase()}`);
+  const trouble = ['suspect', 'away', 'draining'].filter((state) => states[state]).map((state) => `${count(states[state])} ${state}`);
   const newest = [...versions.entries()].sort((a, b) => b[1] - a[1]);
   const zones = new Set(nodes.map((node) => node.zone)).size;
   const tile = (title, value, more) => el('div', {class: 'tile'}, el('h2', {}, title), el('p', {class: 'value'}, value), el('p', {class: 'more'}, more));
@@ -56,7 +56,8 @@ function tiles(nodes) {
     tile('Sent to peers', rate(sum('uplinkBytesPerSecond')), 'by all nodes together'),
     tile('Received', rate(sum('downlinkBytesPerSecond')), 'from peers, proxy and registry'),
     tile('Stores', bytes(store), budget > 0 ? meter(store / budget, `of ${bytes(budget)}`) : 'no budget told'),
-    tile('Versions', newest.length === 0 ? '–' : newest[0][0], newest.length > 1 ? newest.slice(0, 3).map(([name, size]) => `${name}: ${count(size)}`).join(', ') : 'everywhere'),
+    tile('Versions', newest.length === 0 ? '–' : newest[0][0], 
+      newest.length > 1 ? newest.slice(0, 3).map(([name, size]) => `${name}: ${count(size)}`).join(', ') : 'everywhere'),
   ];
 }
 
@@ -71,7 +72,8 @@ function columns() {
     {key: 'up', title: 'Sends', numeric: true, value: (node) => node.uplinkBytesPerSecond, cell: (node) => quiet(node.uplinkBytesPerSecond)},
     {key: 'down', title: 'Receives', numeric: true, value: (node) => node.downlinkBytesPerSecond, cell: (node) => quiet(node.downlinkBytesPerSecond)},
     {key: 'store', title: 'Store', numeric: true, value: (node) => node.storeBytes, cell: (node) => store(node)},
-    {key: 'beat', title: 'Beat', hint: 'Since its last heartbeat', numeric: true, value: (node) => node.sinceBeatMillis, cell: (node) => since(node.sinceBeatMillis)},
+    {key: 'beat', title: 'Beat', hint: 'Since its last heartbeat', numeric: true, value: (node) => node.sinceBeatMillis,
+      cell: (node) => since(node.sinceBeatMillis)},
     {key: 'reports', title: 'Reports', hint: 'Complaints of other nodes in the last ten minutes', numeric: true, value: (node) => node.reports},
   ];
 }

@@ -135,8 +135,6 @@ export function zonesOf(members) {
   return [...zones.entries()].sort((a, b) => COLLATOR.compare(a[0], b[0])).map(([name, size]) => ({name, size}));
 }
 
-export function compareNames(a, b) { return COLLATOR.compare(a, b); }
-
 /** What to fold at first, so that about `most` nodes are drawn: everything below the deepest level that fits. */
 export function foldToFit(tree, most) {
   const levels = [];

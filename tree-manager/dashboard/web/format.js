@@ -48,6 +48,3 @@ export function imageName(info) {
   return reference || digest(info.function);
 }
 
-export function stateName(state) {
-  return {LIVE: 'live', SUSPECT: 'suspect', DRAINING: 'draining', AWAY: 'away'}[state] ?? 'unknown';
-}

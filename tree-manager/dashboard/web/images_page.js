@@ -18,7 +18,8 @@ export class ImagesPage {
       {key: 'zone', title: 'Zone', value: (node) => node.zone, cell: (node) => node.zone || '–'},
       {key: 'state', title: 'State', value: (node) => node.state, cell: (node) => stateChip(node)},
       {key: 'start', title: 'Start', value: (node) => String(node.ready), cell: (node) => (node.ready ? 'over' : 'in progress')},
-      {key: 'held', title: 'Holds', numeric: true, value: (node) => node.presentPermille, cell: (node) => meter(node.presentPermille / 1000, percent(node.presentPermille))},
+      {key: 'held', title: 'Holds', numeric: true, value: (node) => node.presentPermille,
+        cell: (node) => meter(node.presentPermille / 1000, percent(node.presentPermille))},
     ]});
     this.title = el('h2');
     this.link = el('a', {class: 'button'}, 'Its trees');
@@ -75,12 +76,15 @@ export class ImagesPage {
 function columns() {
   return [
     {key: 'image', title: 'Image', value: (info) => imageName(info)},
-    {key: 'size', title: 'Size', hint: 'Compressed bytes of its layers', numeric: true, value: (info) => info.blobBytes, cell: (info) => (info.blobBytes ? bytes(info.blobBytes) : '–')},
+    {key: 'size', title: 'Size', hint: 'Compressed bytes of its layers', numeric: true, value: (info) => info.blobBytes,
+      cell: (info) => (info.blobBytes ? bytes(info.blobBytes) : '–')},
     {key: 'nodes', title: 'Nodes', numeric: true, value: (info) => info.nodes, cell: (info) => count(info.nodes)},
     {key: 'complete', title: 'Complete', hint: 'Nodes that hold all of it', numeric: true, value: (info) => info.completeNodes / Math.max(info.nodes, 1),
       cell: (info) => meter(info.completeNodes / Math.max(info.nodes, 1), count(info.completeNodes))},
     {key: 'starting', title: 'Starting', numeric: true, value: (info) => info.startingNodes, cell: (info) => count(info.startingNodes)},
-    {key: 'profile', title: 'Profile', hint: 'Chunks that starts touch first', numeric: true, value: (info) => info.profileChunks, cell: (info) => count(info.profileChunks)},
-    {key: 'moves', title: 'Moves', hint: 'Nodes that were given another parent', numeric: true, value: (info) => info.reparentings, cell: (info) => count(info.reparentings)},
+    {key: 'profile', title: 'Profile', hint: 'Chunks that starts touch first', numeric: true, value: (info) => info.profileChunks,
+      cell: (info) => count(info.profileChunks)},
+    {key: 'moves', title: 'Moves', hint: 'Nodes that were given another parent', numeric: true, value: (info) => info.reparentings,
+      cell: (info) => count(info.reparentings)},
   ];
 }

@@ -288,9 +288,9 @@ export class Painter {
   #smallStyle(item) {
     const {member} = item.node;
     const faded = this.#faded(item) ? 0.22 : 1;
-    if (member.state === 'SUSPECT') return `${this.colours.bad}|${faded}`;
-    if (member.state === 'DRAINING') return `${this.colours.warn}|${faded}`;
-    if (member.state === 'AWAY') return `${this.colours['ink-3']}|${faded * 0.6}`;
+    if (member.state === 'suspect') return `${this.colours.bad}|${faded}`;
+    if (member.state === 'draining') return `${this.colours.warn}|${faded}`;
+    if (member.state === 'away') return `${this.colours['ink-3']}|${faded * 0.6}`;
     const held = Math.floor(member.presentPermille / 250) / 4;
     return `${this.#colourOf(item)}|${((0.4 + 0.6 * held) * faded).toFixed(2)}`;
   }
@@ -301,22 +301,22 @@ export class Painter {
     const {member} = item.node;
     const {x, y, radius} = item;
     const colour = this.#colourOf(item);
-    const suspect = member.state === 'SUSPECT';
+    const suspect = member.state === 'suspect';
     context.fillStyle = this.colours.surface;
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);
     context.fill();
     context.globalAlpha = this.#faded(item) ? 0.3 : 1;
-    if (!member.ready && member.state === 'LIVE') this.#paintStarting(item);
+    if (!member.ready && member.state === 'live') this.#paintStarting(item);
     if (!suspect) this.#paintHeld(item, colour);
     context.lineWidth = radius > 5 ? 1.8 : 1.3;
     context.strokeStyle = colour;
     if (suspect) {
       context.strokeStyle = this.colours.bad;
       context.setLineDash([3, 2.4]);
-    } else if (member.state === 'DRAINING') {
+    } else if (member.state === 'draining') {
       context.strokeStyle = this.colours.warn;
-    } else if (member.state === 'AWAY') {
+    } else if (member.state === 'away') {
       context.strokeStyle = this.colours['ink-3'];
       context.setLineDash([1.5, 2.5]);
     }
@@ -335,7 +335,7 @@ export class Painter {
     const {context} = this;
     const part = item.node.member.presentPermille / 1000;
     if (part <= 0) return;
-    context.fillStyle = item.node.member.state === 'AWAY' ? this.colours['ink-3'] : colour;
+    context.fillStyle = item.node.member.state === 'away' ? this.colours['ink-3'] : colour;
     context.beginPath();
     if (part < 1) context.moveTo(item.x, item.y);
     context.arc(item.x, item.y, item.radius - (part < 1 ? 1.4 : 0), -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * part);

@@ -12,8 +12,8 @@ const keyOf = (start) => `${start.beganUnixMicros} ${start.node} ${start.functio
 export class StartsPage {
   constructor(live) {
     this.live = live;
-    this.filter = el('input', {type: 'search', id: 'search', placeholder: 'Filter by image or node', maxlength: '255', autocomplete: 'off',
-      'aria-label': 'Filter starts', oninput: () => this.#show()});
+    this.filter = el('input', {type: 'search', id: 'search', placeholder: 'Filter by image or node', maxlength: '255',
+      autocomplete: 'off', 'aria-label': 'Filter starts', oninput: () => this.#show()});
     this.found = el('span', {class: 'found', role: 'status'});
     this.plot = svg('svg', {class: 'plot', height: PLOT.height, role: 'img', 'aria-label': 'Starts by when they began and how long they took; the list below has the same'});
     this.list = el('ol', {class: 'starts-list', 'aria-label': 'Starts, the newest first'});

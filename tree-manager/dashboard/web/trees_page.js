@@ -3,7 +3,7 @@
 import {announce, chip, el, meter, replaceKeepingFocus, segmented, setText} from './dom.js';
 import {TreeDrawing} from './drawing.js';
 import {NameOrder, buildTree, edgeLoad, foldToFit, incoming, pathOf, zonesOf} from './forest.js';
-import {bytes, count, imageName, percent, rate, since, stateName} from './format.js';
+import {bytes, count, imageName, percent, rate, since} from './format.js';
 import {ask} from './live.js';
 import {loadText} from './painter.js';
 import {ZONE_COLOURS} from './palette.js';
@@ -343,7 +343,7 @@ export class TreesPage {
     if (node) {
       const {member} = node;
       this.tip.replaceChildren(
-        el('strong', {}, member.node), el('span', {}, member.zone, member.zone && ' · ', stateName(member.state), ' · holds ', percent(member.presentPermille)),
+        el('strong', {}, member.node), el('span', {}, member.zone, member.zone && ' · ', member.state, ' · holds ', percent(member.presentPermille)),
         el('span', {}, node.children.length > 0 ? `feeds ${node.children.length}` : 'leaf', ' · depth ', String(node.depth)),
         el('span', {}, loadText(edgeLoad(member, stripe))));
       const {offsetWidth: width, offsetHeight: height} = this.tip;
@@ -383,7 +383,8 @@ export class TreesPage {
       return;
     }
     replaceKeepingFocus(this.details, el('div', {class: 'details-head'}, el('h2', {}, member.node), close),
-      el('p', {class: 'tags'}, stateChip(member), member.zone && el('span', {class: 'chip zone'}, el('span', {class: `mark zone zone-${this.zoneColours.get(member.zone)}`}), member.zone),
+      el('p', {class: 'tags'}, stateChip(member),
+        member.zone && el('span', {class: 'chip zone'}, el('span', {class: `mark zone-${this.zoneColours.get(member.zone)}`}), member.zone),
         !member.ready && chip('starting', 'accent')),
       el('h3', {}, 'Holds'), meter(member.presentPermille / 1000, percent(member.presentPermille)),
       el('h3', {}, 'Receives'), this.#receives(member),
@@ -411,7 +412,8 @@ export class TreesPage {
         el('dt', {}, 'Role'), el('dd', {}, node.children.length > 0 ? `feeds ${node.children.length}, ${count(node.size - 1)} below it` : 'leaf'),
         el('dt', {}, 'Depth'), el('dd', {}, String(node.depth)),
         el('dt', {}, 'Parent'), el('dd', {}, parent),
-        children.length > 0 && [el('dt', {}, 'Feeds'), el('dd', {}, el('ul', {class: 'plain'}, children, node.children.length > 12 && el('li', {}, `and ${node.children.length - 12} more`)))]),
+        children.length > 0 && [el('dt', {}, 'Feeds'), el('dd', {}, el('ul', {class: 'plain'}, children,
+          node.children.length > 12 && el('li', {}, `and ${node.children.length - 12} more`)))]),
       node.children.length > 0 && el('button', {type: 'button', class: 'wide', 'data-key': `fold ${stripe}`, onclick: () => this.#toggleFold(stripe, node.id)},
         node.collapsed ? `Unfold ${count(node.size - 1)} nodes` : 'Fold what is below it')];
   }
@@ -481,6 +483,6 @@ export class TreesPage {
 }
 
 export function stateChip(row) {
-  const kinds = {LIVE: 'good', SUSPECT: 'bad', DRAINING: 'warn', AWAY: 'away'};
-  return el('span', {class: `state ${kinds[row.state] ?? ''}`}, stateName(row.state), row.avoided ? ', avoided' : '');
+  const kinds = {live: 'good', suspect: 'bad', draining: 'warn', away: 'away'};
+  return el('span', {class: `state ${kinds[row.state] ?? ''}`}, row.state, row.avoided ? ', avoided' : '');
 }
