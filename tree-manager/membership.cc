@@ -117,8 +117,8 @@ void Membership::Close(SessionId id, Time now) {
   Node& node = *nodes_[node_id];
   node.session = 0;
   node.ended = now;
-  NodeChanged(node_id);
   HoldersChanged(node);
+  NodeChanged(node_id);
 }
 
 Status Membership::OnHello(SessionId id, Session& session, const proto::tree::Hello& hello, Time now) {
@@ -141,8 +141,8 @@ Status Membership::OnHello(SessionId id, Session& session, const proto::tree::He
   node.gone.clear();
   node.assignments.clear();
   node.profiles.clear();
-  for (const FunctionId function : node.functions) {
   node.holders.clear();
+  for (const FunctionId function : node.functions) {
     Member& member = functions_[function]->members.at(node_id);
     member.confirmed = member.queued = member.profile_queued = member.holders_queued = false;
   }
@@ -154,9 +154,9 @@ Status Membership::OnHello(SessionId id, Session& session, const proto::tree::He
     Member& member = function.members.at(node_id);
     if (member.version != 0) Queue(node, function, member);
     if (member.version != 0) QueueProfile(node, function, member);
-  }
     QueueHolders(node, function, member);
     HoldersChanged(function);
+  }
   MakeReady(node);
   NodeChanged(node_id);
   return {};
@@ -264,8 +264,8 @@ bool Membership::MakeRoomForFunction() {
   function_ids_.erase(oldest->name);
   std::erase(dirty_functions_, oldest->id);
   std::erase(growing_, oldest->id);
-  std::erase(changed_functions_, oldest->id);
   std::erase(stale_holders_, oldest->id);
+  std::erase(changed_functions_, oldest->id);
   std::erase(stored_functions_, oldest->id);
   std::erase(stored_profiles_, oldest->id);
   free_functions_.push_back(oldest->id);
@@ -340,8 +340,8 @@ void Membership::OnJoin(NodeId id, Node& node, const proto::tree::Join& join, Ti
     function->stored = true;
     stored_functions_.push_back(function_id);
   }
-  MarkDirty(*function, id);
   if (member.present_permille == kComplete) HoldersChanged(*function);
+  MarkDirty(*function, id);
   MarkPlaced(*function, id);
   Apply(*function, *changes);
 }
@@ -372,8 +372,8 @@ void Membership::OnHeartbeat(NodeId id, Node& node, const proto::tree::Heartbeat
       function->last_use = now;
     }
     if (present == member->present_permille && holding.ready() == member->ready) continue;
-    member->present_permille = present;
     if ((present == kComplete) != (member->present_permille == kComplete)) HoldersChanged(*function);
+    member->present_permille = present;
     member->ready = holding.ready();
     MemberChanged(*function, id, *member);
     MarkPlaced(*function, id);
@@ -443,8 +443,8 @@ void Membership::RemoveMembers(Function& function, const std::vector<NodeId>& no
     NodeChanged(id);
   }
   if (changes) Apply(function, *changes);
-  if (!function.in_dirty) {
   HoldersChanged(function);
+  if (!function.in_dirty) {
     function.in_dirty = true;
     dirty_functions_.push_back(function.id);
   }
@@ -455,8 +455,8 @@ void Membership::DropFromNode(Node& node, FunctionId function) {
   std::erase(node.functions, function);
   std::erase(node.assignments, function);
   std::erase(node.profiles, function);
-  std::erase(node.fed, function);
   std::erase(node.holders, function);
+  std::erase(node.fed, function);
 }
 
 uint32_t Membership::Retrait(NodeId id) {
@@ -469,8 +469,8 @@ uint32_t Membership::Retrait(NodeId id) {
     if (traits == member.traits) continue;
     member.traits = traits;
     MarkPlaced(function, id);
-    const auto changes = function.tree.Update(id, traits);
     HoldersChanged(function);
+    const auto changes = function.tree.Update(id, traits);
     if (!changes) continue;
     moved += static_cast<uint32_t>(changes->moved.size());
     Apply(function, *changes);
