@@ -12,9 +12,7 @@
 #include "common/settings.h"
 #include "image-format/oci.h"
 #include "mirror/answers.h"
-#include "mirror/metrics.h"
 #include "net/url.h"
-#include "store/metrics.h"
 
 namespace banyan::registry_proxy {
 namespace {
@@ -56,10 +54,6 @@ net::HttpResponse Text(int status, std::string body) {
   return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
 }
 
-bool IsRead(const net::HttpRequest& request) { return request.method == "GET" || request.method == "HEAD"; }
-
-}  // namespace
-
 constexpr std::string_view kTorrentSuffix = ".torrent";
 
 // A blob's bytes with the repository they come from.
@@ -74,27 +68,31 @@ class KeepingSource final : public ByteSource {
   const std::unique_ptr<ByteSource> source_;
 };
 
+bool IsRead(const net::HttpRequest& request) { return request.method == "GET" || request.method == "HEAD"; }
+
+}  // namespace
+
 Proxy::Proxy(Config config, std::string version) : config_(std::move(config)), version_(std::move(version)) {}
 
 Result<std::unique_ptr<Proxy>> Proxy::Start(Config config, std::string version) {
   std::unique_ptr<Proxy> proxy(new Proxy(std::move(config), std::move(version)));
   BANYAN_TRY(proxy->LoadKeys());
   BANYAN_TRY(proxy->OpenStores());
+  BANYAN_TRY(proxy->StartTorrents());
   BANYAN_TRY(proxy->StartConversions());
   BANYAN_TRY(proxy->StartMirror());
   BANYAN_TRY(proxy->Serve());
   return proxy;
-  BANYAN_TRY(proxy->StartTorrents());
 }
 
 Proxy::~Proxy() {
   status_.reset();
   if (conversions_) conversions_->Stop();  // it reads through the server
+  if (torrents_) torrents_->Stop();        // so do they
   if (server_) server_->Stop();
   if (disk_workers_) disk_workers_->Stop();
   if (check_workers_) check_workers_->Stop();
   mirror_.reset();
-  if (torrents_) torrents_->Stop();        // so do they
 }
 
 Status Proxy::LoadKeys() {
@@ -148,11 +146,6 @@ Status Proxy::OpenStores() {
   return {};
 }
 
-Status Proxy::StartConversions() {
-  ConversionOptions options;
-  options.root = config_.data_root + "/conversions";
-  options.policy = {config_.convert, config_.images, config_.never, config_.min_size.bytes, config_.max_storage.bytes};
-  options.workers = static_cast<uint32_t>(config_.convert_workers);
 Status Proxy::StartTorrents() {
   std::string token;
   if (!config_.tracker_token_file.empty()) {
@@ -164,6 +157,11 @@ Status Proxy::StartTorrents() {
   return {};
 }
 
+Status Proxy::StartConversions() {
+  ConversionOptions options;
+  options.root = config_.data_root + "/conversions";
+  options.policy = {config_.convert, config_.images, config_.never, config_.min_size.bytes, config_.max_storage.bytes};
+  options.workers = static_cast<uint32_t>(config_.convert_workers);
   options.threads = static_cast<uint32_t>(config_.convert_threads);
   options.settings.level = static_cast<int>(config_.level);
   options.trust = trust_;
@@ -245,6 +243,7 @@ bool Proxy::AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpRepl
   if (path == "/healthz") return reply->Send(Text(200, "ok\n")), true;
   if (path == "/readyz") return reply->Send(Text(200, "ready\n")), true;
   if (path == "/metrics") return reply->Send(Metrics()), true;
+  if (path.ends_with(kTorrentSuffix) && IsRead(request)) return AnswerTorrent(request, reply);
   const auto route = mirror::ParseRoute(request.target, true);
   if (!route) return false;
   if (route->kind == mirror::Route::Kind::kBase) {
@@ -264,7 +263,6 @@ bool Proxy::AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpRepl
 bool Proxy::AnswerArtifact(net::HttpRequest& request, const mirror::Route& route,
                            std::shared_ptr<net::HttpReply>& reply) {
   using Kind = mirror::Route::Kind;
-  if (path.ends_with(kTorrentSuffix) && IsRead(request)) return AnswerTorrent(request, reply);
   if (!route.digest || (route.kind != Kind::kManifest && route.kind != Kind::kBlob)) return false;
   const std::string upstream = UpstreamOf(route);
   const std::string repository = Conversions::StoreName(upstream, route.repository);
@@ -280,25 +278,6 @@ bool Proxy::AnswerArtifact(net::HttpRequest& request, const mirror::Route& route
   return true;
 }
 
-net::HttpResponse Proxy::ArtifactAnswer(const net::HttpRequest& request, const mirror::Route& route,
-                                        const std::string& repository) const {
-  if (route.kind == mirror::Route::Kind::kBlob) return AnswerBlob(*content_, request, *route.digest);
-  auto manifest = content_->GetManifest(repository, route.digest->ToString());
-  if (!manifest) return mirror::ErrorAnswer(manifest.error(), "MANIFEST_UNKNOWN");
-  return {200, mirror::ContentHeaders(manifest->digest, manifest->media_type), std::move(manifest->body)};
-}
-
-// The cheapest question that registries answer by the right to pull a repository.
-Status Proxy::CheckAccess(const std::string& upstream, const std::string& repository,
-                          const mirror::Identity& identity) const {
-  const UpstreamConfig& config = config_.upstreams.at(upstream);
-  Status status = Fail(Code::kUnavailable, upstream + " has no endpoint");
-  for (const mirror::EndpointOptions& endpoint : EndpointsOf(upstream, config)) {
-    net::ImageReference reference;
-    reference.host = endpoint.host;
-    reference.repository = repository;
-    net::RepositoryOptions options;
-    options.plain_http = endpoint.plain_http;
 // As private as the blob itself.
 bool Proxy::AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply) {
   const std::string_view path = request.path();
@@ -338,6 +317,25 @@ Result<std::unique_ptr<ByteSource>> Proxy::OpenBlob(const std::string& upstream,
   return std::make_unique<KeepingSource>(shared, std::move(source));
 }
 
+net::HttpResponse Proxy::ArtifactAnswer(const net::HttpRequest& request, const mirror::Route& route,
+                                        const std::string& repository) const {
+  if (route.kind == mirror::Route::Kind::kBlob) return AnswerBlob(*content_, request, *route.digest);
+  auto manifest = content_->GetManifest(repository, route.digest->ToString());
+  if (!manifest) return mirror::ErrorAnswer(manifest.error(), "MANIFEST_UNKNOWN");
+  return {200, mirror::ContentHeaders(manifest->digest, manifest->media_type), std::move(manifest->body)};
+}
+
+// The cheapest question that registries answer by the right to pull a repository.
+Status Proxy::CheckAccess(const std::string& upstream, const std::string& repository,
+                          const mirror::Identity& identity) const {
+  const UpstreamConfig& config = config_.upstreams.at(upstream);
+  Status status = Fail(Code::kUnavailable, upstream + " has no endpoint");
+  for (const mirror::EndpointOptions& endpoint : EndpointsOf(upstream, config)) {
+    net::ImageReference reference;
+    reference.host = endpoint.host;
+    reference.repository = repository;
+    net::RepositoryOptions options;
+    options.plain_http = endpoint.plain_http;
     options.ca_file = endpoint.ca_file;
     options.username = identity.username;
     options.password = identity.password;
@@ -383,18 +381,35 @@ Result<std::unique_ptr<net::Repository>> Proxy::OpenRepository(const std::string
 net::HttpResponse Proxy::Metrics() const {
   MetricsPage page;
   page.Process(version_);
-  mirror::AddMetrics(mirror_->stats(), page);
+  const mirror::Stats stats = mirror_->stats();
+  for (size_t kind = 0; kind < mirror::kRequestKindNames.size(); ++kind) {
+    for (size_t result = 0; result < mirror::kRequestResultNames.size(); ++result) {
+      page.Counter("banyan_mirror_requests_total", "Requests of the mirror.",
+                   {{"kind", std::string(mirror::kRequestKindNames[kind])},
+                    {"result", std::string(mirror::kRequestResultNames[result])}},
+                   static_cast<double>(stats.requests[kind][result]));
+    }
+  }
   const auto counter = [&](const char* name, const char* help, uint64_t value) {
     page.Counter(name, help, static_cast<double>(value));
   };
   const auto gauge = [&](const char* name, const char* help, uint64_t value) {
     page.Gauge(name, help, static_cast<double>(value));
   };
-  store::AddMetrics(store_->usage(), page);
+  counter("banyan_mirror_hit_bytes_total", "Bytes of blobs that were here when asked for.", stats.hit_bytes);
+  counter("banyan_mirror_miss_bytes_total", "Bytes of blobs that were passed on while they came.", stats.miss_bytes);
+  counter("banyan_mirror_upstream_bytes_total", "Bytes of blobs received from upstreams.", stats.upstream_bytes);
+  counter("banyan_mirror_flights_joined_total", "Requests that joined a fetch under way.", stats.flights_joined);
+  counter("banyan_mirror_flights_failed_total", "Fetches that failed or were refused.", stats.flights_failed);
+  counter("banyan_mirror_fills_uncached_total", "Blobs that the store had no room for.", stats.fills_uncached);
+  gauge("banyan_mirror_flights_active", "Fetches under way.", stats.flights_active);
+  const store::StoreUsage usage = store_->usage();
+  gauge("banyan_store_bytes", "Copies of upstream content on disk.", usage.blob_bytes + usage.device_bytes);
+  gauge("banyan_store_budget_bytes", "What they may take.", usage.budget_bytes);
   gauge("banyan_content_bytes", "Artifacts and pushed images on disk.", content_->used_bytes());
+  counter("banyan_torrents_made_total", "Torrents made of blobs because they were asked for.", torrents_->made());
   gauge("banyan_uploads_active", "Pushes of blobs under way.", own_->uploads());
   gauge("banyan_http_connections", "Connections of clients.", server_->connections());
-  counter("banyan_torrents_made_total", "Torrents made of blobs because they were asked for.", torrents_->made());
   const ConversionStats conversions = conversions_->stats();
   gauge("banyan_conversions_queued", "Images that wait for their conversion.", conversions.queued);
   gauge("banyan_conversions_running", "Images being converted.", conversions.running);

@@ -19,9 +19,9 @@
 #include "registry-proxy/conversions.h"
 #include "registry-proxy/own_registry.h"
 #include "registry-proxy/status_service.h"
+#include "registry-proxy/torrents.h"
 #include "store/node_store.h"
 
-#include "registry-proxy/torrents.h"
 namespace banyan::registry_proxy {
 
 // Internally synchronised.
@@ -42,19 +42,19 @@ class Proxy {
   Status LoadKeys();
   Status OpenStores();
   Status StartMirror();
+  Status StartTorrents();
   Status StartConversions();
   Status Serve();
-  Status StartTorrents();
 
   bool AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
   bool AnswerArtifact(net::HttpRequest& request, const mirror::Route& route, std::shared_ptr<net::HttpReply>& reply);
+  bool AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
+  Result<std::unique_ptr<ByteSource>> OpenBlob(const std::string& upstream, const std::string& repository,
+                                               const Digest& digest) const;
   net::HttpResponse ArtifactAnswer(const net::HttpRequest& request, const mirror::Route& route,
                                    const std::string& repository) const;
   std::string UpstreamOf(const mirror::Route& route) const;
   net::HttpResponse Metrics() const;
-  bool AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
-  Result<std::unique_ptr<ByteSource>> OpenBlob(const std::string& upstream, const std::string& repository,
-                                               const Digest& digest) const;
   Status CheckAccess(const std::string& upstream, const std::string& repository,
                      const mirror::Identity& identity) const;
   Result<std::unique_ptr<net::Repository>> OpenRepository(const std::string& upstream, const std::string& repository,
@@ -71,10 +71,10 @@ class Proxy {
   std::unique_ptr<Authoriser> authoriser_;
   std::unique_ptr<OwnRegistry> own_;
   std::unique_ptr<Conversions> conversions_;
+  std::unique_ptr<Torrents> torrents_;
   std::unique_ptr<mirror::Mirror> mirror_;
   std::unique_ptr<net::HttpServer> server_;
   std::unique_ptr<StatusService> status_;
 };
-  std::unique_ptr<Torrents> torrents_;
 
 }  // namespace banyan::registry_proxy
