@@ -11,8 +11,7 @@ namespace {
 using namespace proto::tree;
 
 constexpr std::chrono::milliseconds kNodeEventInterval{500};
-constexpr size_t kMaxFeeds = 2 * kMaxStripes * (Feed::From_MAX + 1);  // of a member
-
+constexpr size_t kMaxFeeds = kMaxStripes * (Feed::From_MAX + 1);  // of a member
 constexpr uint32_t kComplete = 1000;
 
 std::string_view Hex(std::string_view name) {
@@ -191,17 +190,12 @@ void Membership::NodeChanged(NodeId id) {
 
 // What the node's last beat said; functions that it does not name are fed by nobody now.
 void Membership::TakeFeeds(NodeId id, Node& node, const Heartbeat& beat) {
-  const auto each = [&](auto&& act) {
-    for (const FunctionId function_id : node.fed) {
-      Function& function = *functions_[function_id];
-      act(function, function.members.at(id));
-    }
-  };
-  each([&](Function& function, Member& member) {
+  for (const FunctionId function_id : std::exchange(node.fed, {})) {
+    Function& function = *functions_[function_id];
+    Member& member = function.members.at(id);
     member.feeds.clear();
     MemberChanged(function, id, member);
-  });
-  node.fed.clear();
+  }
   const int count = std::min<int>(beat.feeds_size(), kMaxFunctionsOfNode);
   for (int i = 0; i < count; ++i) {
     Function* function = nullptr;
