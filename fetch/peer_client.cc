@@ -231,8 +231,8 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
     const std::string& node = ask_.peer.node;
     const auto fault = [&](PeerFault which) {
       if (!health.NoteFault(node, which, now)) return;
-      spdlog::info("peer {} is avoided for a while: chunk {} of layer {}: {}", node, next_,
-                   ask_.device->blob_digest.ToString(), what_);
+      spdlog::info("peer {} is at fault: chunk {} of layer {}: {}", node, next_, ask_.device->blob_digest.ToString(),
+                   what_);
       options_.reports->Report(ask_.function, node, which, what_);
     };
     switch (result_) {
@@ -246,8 +246,9 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
       case PeerResult::kSlow:
         return fault(PeerFault::kSlow);
       case PeerResult::kRefused:
-        // A node that does not know the function yet (404) soon will.
-        if (status_ != 404) health.NoteBusy(node, busy_.value_or(kBusyMost), now);
+        if (status_ == 404 && ask_.claimed) return fault(PeerFault::kLied);
+        if (status_ == 404) return health.NoteUnknownThere(node, now);
+        health.NoteBusy(node, busy_.value_or(kBusyMost), now);
         if (status_ == 401 || status_ == 403) spdlog::warn("peer {} refuses this node's token", node);
         return;
       case PeerResult::kTimeout:
@@ -256,6 +257,8 @@ class PeerClient::Ask : public std::enable_shared_from_this<Ask> {
         }
         return;
       case PeerResult::kMiss:
+        if (ask_.claimed) fault(PeerFault::kLied);
+        return;
       case PeerResult::kLoop:
       case PeerResult::kCancelled:
         return;

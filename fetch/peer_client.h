@@ -10,7 +10,9 @@
 //   a body that moves less than 32 KiB/s after 2 s         kSlow          avoided for 10 s
 //   only 102s until patience ends, twice in a row          no report      avoided for 10 s
 //   503                                                    no report      avoided for Retry-After, at most 10 s
-//   401, 403, 404, others                                  no report
+//   404 for more than 5 s                                  no report      avoided for 10 s
+//   a miss, or 404, of what the peer claims to hold        kLied          its claims: disbelieved for 60 s, doubling
+//   401, 403, others                                       no report      avoided for 10 s
 #pragma once
 
 #include <chrono>
@@ -37,6 +39,7 @@ struct PeerAsk {
   ChunkRange chunks;  // not empty
   Priority priority = Priority::kDemand;
   bool only_if_cached = false;
+  bool claimed = false;  // the peer has said that it holds all of this: a miss is a lie
   // Given up (kTimeout) about then, if the peer still waits for its own peers.
   Clock::time_point patience = Clock::time_point::max();
   // Given up (kTimeout) about then.

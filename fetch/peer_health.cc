@@ -15,6 +15,7 @@ constexpr Clock::duration kHedgeLeast = 50ms;
 constexpr uint64_t kAsksPerHedge = 20;
 constexpr uint32_t kWaitsInVain = 2;
 constexpr Clock::duration kAvoidStuck = 10s;
+constexpr Clock::duration kUnknownThere = 5s;
 constexpr Clock::duration kOriginsKnown = 5s;
 constexpr double kCongestedUs = 200'000;
 constexpr double kCongestedTimes = 4;
@@ -59,6 +60,12 @@ bool PeerHealth::Avoided(const std::string& node, Clock::time_point now) const {
   return found != peers_.end() && now < found->second.avoided_until;
 }
 
+bool PeerHealth::Believed(const std::string& node, Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = peers_.find(node);
+  return found == peers_.end() || now >= found->second.disbelieved_until;
+}
+
 bool PeerHealth::NoteFault(const std::string& node, PeerFault fault, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   Peer& peer = Use(node, now);
@@ -68,7 +75,8 @@ bool PeerHealth::NoteFault(const std::string& node, PeerFault fault, Clock::time
   const Penalty penalty = PenaltyOf(fault);
   const uint32_t doublings = std::min(peer.faults[index]++, 16U);
   const auto avoid = std::min(penalty.first * (1 << doublings), penalty.most);
-  peer.avoided_until = std::max(peer.avoided_until, now + avoid);
+  Clock::time_point& until = fault == PeerFault::kLied ? peer.disbelieved_until : peer.avoided_until;
+  until = std::max(until, now + avoid);
   peer.reported[index] = now;
   return true;
 }
@@ -79,6 +87,15 @@ bool PeerHealth::NoteWaitedInVain(const std::string& node, Clock::time_point now
   if (++peer.waits_in_vain < kWaitsInVain || now < peer.avoided_until) return false;
   peer.avoided_until = now + kAvoidStuck;
   return true;
+}
+
+void PeerHealth::NoteUnknownThere(const std::string& node, Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  Peer& peer = Use(node, now);
+  if (peer.unknown_there_since == Clock::time_point()) peer.unknown_there_since = now;
+  if (now - peer.unknown_there_since <= kUnknownThere) return;
+  peer.unknown_there_since = {};
+  peer.avoided_until = std::max(peer.avoided_until, now + kAvoidStuck);
 }
 
 void PeerHealth::NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now) {
@@ -100,6 +117,7 @@ void PeerHealth::NoteGood(const std::string& node, Clock::time_point now) {
   Peer& peer = Use(node, now);
   peer.faults[static_cast<size_t>(PeerFault::kUnreachable)] = 0;
   peer.waits_in_vain = 0;
+  peer.unknown_there_since = {};
 }
 
 void PeerHealth::NoteOrigins(Clock::duration first_chunk, Clock::time_point now) {

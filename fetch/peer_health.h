@@ -21,11 +21,17 @@ namespace banyan::fetch {
 class PeerHealth {
  public:
   bool Avoided(const std::string& node, Clock::time_point now) const;
+  // Whether what it claims to hold is worth an ask: false for a while after kLied, which is no reason to avoid it for
+  // what the trees carry (it may have evicted a chunk).
+  bool Believed(const std::string& node, Clock::time_point now) const;
   // True: it is to be reported (not when the same fault of the peer was, in the last second).
   bool NoteFault(const std::string& node, PeerFault fault, Clock::time_point now);
   // It said for as long as it was given that it waits for others. The second time in a row it is avoided for 10 s: it
   // may be stuck or pretend. No fault, since those above it may be to blame. True: it is avoided from now on.
   bool NoteWaitedInVain(const std::string& node, Clock::time_point now);
+  // It does not know the function (404). A node that has just joined soon will: it is avoided, for 10 s, when it has
+  // said nothing else for more than 5 s.
+  void NoteUnknownThere(const std::string& node, Clock::time_point now);
   // The peer asked to be left alone.
   void NoteBusy(const std::string& node, Clock::duration how_long, Clock::time_point now);
   // The first byte of an answer came so long after the ask.
@@ -56,7 +62,9 @@ class PeerHealth {
     double latency_us = 0;
     uint32_t waits_in_vain = 0;  // since its last good answer
     Clock::time_point avoided_until{};
-    std::array<uint32_t, 4> faults{};  // by PeerFault
+    Clock::time_point disbelieved_until{};
+    Clock::time_point unknown_there_since{};  // epoch: its last answer was another
+    std::array<uint32_t, 4> faults{};         // by PeerFault
     std::array<Clock::time_point, 4> reported{};
     Clock::time_point used{};
   };

@@ -30,6 +30,21 @@ TEST(PeerHealth, PenaltiesDoubleAndWhatFailsTogetherIsOneFault) {
   EXPECT_FALSE(health.Avoided("c", now + 15s));
 }
 
+TEST(PeerHealth, WhoDoesNotKnowTheFunctionIsGivenFiveSeconds) {
+  PeerHealth health;
+  const Clock::time_point now{1h};
+  health.NoteUnknownThere("a", now);
+  health.NoteUnknownThere("a", now + 5s);
+  EXPECT_FALSE(health.Avoided("a", now + 5s));
+  health.NoteGood("a", now + 5s);
+  health.NoteUnknownThere("a", now + 6s);
+  health.NoteUnknownThere("a", now + 10s);
+  EXPECT_FALSE(health.Avoided("a", now + 10s));
+  health.NoteUnknownThere("a", now + 12s);
+  EXPECT_TRUE(health.Avoided("a", now + 21s));
+  EXPECT_FALSE(health.Avoided("a", now + 22s));
+}
+
 TEST(PeerHealth, HedgesAfterThe95thPercentileAndWithinItsBudget) {
   PeerHealth health;
   const Clock::time_point now{1h};

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "common/digest.h"
@@ -26,18 +27,15 @@ struct PeerAddress {
 // The chunks that starts of a function touch. Immutable.
 class ProfileSet {
  public:
-  void Add(const Digest& blob, ChunkIndex chunk) {
-    std::vector<bool>& chunks = chunks_[blob];
-    if (chunks.size() <= chunk) chunks.resize(chunk + 1);
-    chunks[chunk] = true;
-  }
+  void Add(const Digest& blob, ChunkIndex chunk) { chunks_[blob].insert(chunk); }
   bool Contains(const Digest& blob, ChunkIndex chunk) const {
     const auto found = chunks_.find(blob);
-    return found != chunks_.end() && chunk < found->second.size() && found->second[chunk];
+    return found != chunks_.end() && found->second.contains(chunk);
   }
 
  private:
-  std::unordered_map<Digest, std::vector<bool>> chunks_;
+  // As large as what is in it: other nodes name the chunks.
+  std::unordered_map<Digest, std::unordered_set<ChunkIndex>> chunks_;
 };
 
 // Immutable once published.
@@ -50,6 +48,7 @@ struct Routes {
   std::string function;
   std::vector<Stripe> stripes;                // 1 or 2
   std::shared_ptr<const ProfileSet> profile;  // null: the trees carry everything
+  std::vector<PeerAddress> holders;           // members that said they hold all of it, with uplink to spare
 };
 
 // Which stripe's peers a request goes to whose chunks belong to stripe `home` and which took a turn of `lane` (another

@@ -37,15 +37,19 @@ const Routes::Stripe& StripeOf(const Routes& routes, const ChunkRequest& request
 // What the source and its callbacks share. Origins and legs are let go by the source's owner, never by a callback.
 struct TreeSource::State {
   State(PeerClient& client_in, RoutesOf routes_in, std::shared_ptr<ChunkSource> origins_in)
-      : client(client_in), routes(std::move(routes_in)), origins(std::move(origins_in)) {}
+      : client(client_in),
+        routes(std::move(routes_in)),
+        next_holder(std::hash<std::string>()(client_in.node())),
+        origins(std::move(origins_in)) {}
 
   PeerClient& client;
   const RoutesOf routes;
+  std::atomic<size_t> next_holder;  // they take turns
 
+  Door door;  // of client, routes and origins
   std::mutex mutex;
   std::shared_ptr<ChunkSource> origins;           // changed only by the destructor, when nobody is inside
   std::unordered_set<std::shared_ptr<Leg>> legs;  // guarded by mutex
-  Door door;  // of client, routes and origins
 };
 
 // Adjacent chunks on their way up the ladder: one try at a time, two while demand is hedged. The first try that gives a
@@ -93,6 +97,7 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
     PeerAddress peer;
     std::string_view name;
     std::string function;
+    bool claims_all = false;
   };
   struct Try {
     std::string node;  // empty: the origins
@@ -115,6 +120,14 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
       return peer.node != state_->client.node() && !tried_.contains(peer.node) && !health.Avoided(peer.node, now);
     };
     if (stripe.parent && usable(*stripe.parent)) return Rung{*stripe.parent, "parent", routes->function};
+    if (rare_ && std::exchange(beyond_parent_, true)) return std::nullopt;
+    if (rare_) {
+      const size_t count = routes->holders.size();
+      for (size_t i = 0; i < count; ++i) {
+        const PeerAddress& holder = routes->holders[state_->next_holder++ % count];
+        if (usable(holder) && health.Believed(holder.node, now)) return Rung{holder, "holder", routes->function, true};
+      }
+    }
     const size_t spares = std::min<size_t>(stripe.spares.size(), rare_ ? 1 : stripe.spares.size());
     for (size_t i = 0; i < spares; ++i) {
       if (usable(stripe.spares[i])) return Rung{stripe.spares[i], "spare", routes->function};
@@ -132,6 +145,7 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
     ask.device = request_.device;
     ask.priority = request_.priority;
     ask.only_if_cached = rare_;
+    ask.claimed = rung.claims_all;
     ask.deadline = request_.deadline;
     ask.patience = now + Patience(rung.peer.node, now);
     uint64_t id = 0;
@@ -254,6 +268,11 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
     Climb();
   }
 
+  bool IsLate() const {
+    const auto inside = state_->door.Enter();
+    return inside && state_->client.timer().Now() >= request_.deadline;
+  }
+
   void OnOriginsAnswer(uint64_t id, ChunkIndex chunk, Result<ChunkBytes> answer) {
     Asks losers;
     {
@@ -268,11 +287,6 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
       const size_t index = chunk - request_.chunks.begin;
       if (answered_[index]) return;
       answered_[index] = true;
-  bool IsLate() const {
-    const auto inside = state_->door.Enter();
-    return inside && state_->client.timer().Now() >= request_.deadline;
-  }
-
       if (first) Learn(tries_[id].begun, answer.has_value());
       if (--unanswered_ == 0) (void)Finish();
     }
@@ -319,6 +333,7 @@ class TreeSource::Leg : public std::enable_shared_from_this<Leg> {
   uint64_t last_try_ = 0;
   uint64_t leader_ = 0;  // of tries_; 0: none yet
   std::set<std::string> tried_;
+  bool beyond_parent_ = false;  // a rare chunk was asked of a holder or spare
   bool finished_ = false;
 };
 
@@ -328,6 +343,7 @@ TreeSource::TreeSource(PeerClient& client, RoutesOf routes, std::shared_ptr<Chun
 TreeSource::~TreeSource() {
   std::unordered_set<std::shared_ptr<Leg>> legs;
   std::shared_ptr<ChunkSource> origins;  // answers what is outstanding when it goes, outside the lock
+  state_->door.Close();
   {
     const std::lock_guard lock(state_->mutex);
     legs = state_->legs;
@@ -341,7 +357,6 @@ void TreeSource::Fetch(ChunkRequest request, OnChunk on_chunk) {
   bool some_rare = routes && routes->profile && request.priority == Priority::kDemand && !routes->stripes.empty();
   if (some_rare) {
     const auto& parent = StripeOf(*routes, request).parent;
-  state_->door.Close();
     some_rare = parent && !state_->client.health().OriginsCongested(parent->node, state_->client.timer().Now());
   }
   const auto is_rare = [&](ChunkIndex chunk) {

@@ -6,8 +6,10 @@
 // the chunks that it has not given. A rung that says it waits itself (102) is given time, so that only a dead node's
 // children move, not its whole subtree.
 //
-// Common chunks go by tree, rare ones do not: with a profile, a demand read outside of it asks the parent and one spare
-// only for what they hold (or are about to), and then the origins. When the origins are congested it takes the tree
+// Common chunks go by tree, rare ones do not: with a profile, a demand read outside of it asks the parent for what it
+// holds (or is about to), then one of the known holders (where none is known, one spare), and then the origins. Holders
+// take turns. One that lacks what it claims to hold has lied: no harm, one round trip; it is not believed for a while,
+// and reported. When the origins are congested it takes the tree
 // after all: when their recent latency is over 200 ms and over four times the parent's.
 //
 // Demand is hedged: when a peer has given no sign of life (bytes, or a 102) after the 95th percentile of its recent
@@ -35,7 +37,8 @@ class TreeSource final : public ChunkSource {
   // Answers what is outstanding with kCancelled. Not on a thread of the client's, the timer's or the origins'.
   ~TreeSource() override;
 
-  // ChunkRequest::lane is the stripe. Chunks come with ChunkBytes::from "parent" or "spare", or as the origins say.
+  // ChunkRequest::lane is the stripe. Chunks come with ChunkBytes::from "parent", "spare" or "holder", or as the
+  // origins say.
   void Fetch(ChunkRequest request, OnChunk on_chunk) override;
   std::string_view name() const override { return "tree"; }
 

@@ -418,6 +418,63 @@ TEST_F(TreeSourceTest, RareDemandAsksParentAndOneSpareForWhatTheyHold) {
   EXPECT_EQ(parent_.seen().back().cache, "");
 }
 
+// A profile that holds nothing: every demand read is a rare one.
+std::shared_ptr<Routes> RareRoutes(PeerAddress parent, std::vector<PeerAddress> spares,
+                                   std::vector<PeerAddress> holders) {
+  auto routes = std::make_shared<Routes>();
+  routes->function = "sha256:f";
+  routes->stripes = {{std::move(parent), std::move(spares)}};
+  routes->profile = std::make_shared<ProfileSet>();
+  routes->holders = std::move(holders);
+  return routes;
+}
+
+TEST_F(TreeSourceTest, RareDemandAsksAHolderBeforeTheOriginsAndHoldersTakeTurns) {
+  parent_.Do([](ScriptedPeer&, const auto&, const auto& reply) { reply->Send({504, {}, std::string()}); });
+  ScriptedPeer third{layer_, "third-node"};
+  SetRoutes(RareRoutes(parent_.address(), {spare_.address()}, {other_.address(), third.address()}));
+  for (ChunkIndex chunk = 0; chunk < 10; ++chunk) {
+    EXPECT_THAT(Fetched({chunk, chunk + 1}, Priority::kDemand), ElementsAre("holder"));
+  }
+  EXPECT_EQ(parent_.seen().size(), 10U);
+  EXPECT_EQ(other_.seen().size(), 5U);
+  EXPECT_EQ(third.seen().size(), 5U);
+  EXPECT_EQ(third.seen().at(0).cache, "only-if-cached");
+  EXPECT_THAT(spare_.seen(), IsEmpty());
+  EXPECT_THAT(origins_->requests(), IsEmpty());
+  // One that is busy is left alone, and the chunk comes from the origins: one more round trip, not one a holder.
+  const auto busy = [](ScriptedPeer&, const auto&, const auto& reply) { reply->Send({503, {}, std::string()}); };
+  other_.Do(busy);
+  third.Do(busy);
+  EXPECT_THAT(Fetched({10, 11}, Priority::kDemand), ElementsAre("origins"));
+  EXPECT_THAT(Fetched({11, 12}, Priority::kDemand), ElementsAre("origins"));
+  EXPECT_EQ(other_.seen().size() + third.seen().size(), 12U);
+}
+
+TEST_F(TreeSourceTest, AHolderThatLacksWhatItClaimsIsNotBelievedAndReportedOnce) {
+  for (int status : {504, 404}) {
+    Open({});
+    const auto miss = [status](ScriptedPeer&, const auto&, const auto& reply) {
+      reply->Send({status, {}, std::string()});
+    };
+    parent_.Do([](ScriptedPeer&, const auto&, const auto& reply) { reply->Send({504, {}, std::string()}); });
+    other_.Do(miss);
+    const size_t before = other_.seen().size();
+    const size_t reports = reports_.all().size();
+    SetRoutes(RareRoutes(parent_.address(), {}, {other_.address()}));
+    EXPECT_THAT(Fetched({0, 1}, Priority::kDemand), ElementsAre("origins"));
+    EXPECT_THAT(Fetched({1, 3}, Priority::kDemand), ElementsAre("origins", "origins"));
+    EXPECT_EQ(other_.seen().size() - before, 1U);
+    ASSERT_EQ(reports_.all().size() - reports, 1U);
+    EXPECT_THAT(reports_.all().back(), Pair("other-node", PeerFault::kLied));
+    EXPECT_TRUE(client_->health().Believed("parent-node", Clock::now())) << "it claimed nothing";
+    // It is a parent as good as any.
+    other_.Do(nullptr);
+    Route(other_.address());
+    EXPECT_THAT(Fetched({3, 4}), ElementsAre("parent"));
+  }
+}
+
 TEST_F(TreeSourceTest, DemandIsHedgedAndTheFirstGoodAnswerCounts) {
   parent_.Do([](ScriptedPeer& peer, const auto& seen, const auto& reply) {
     peer.Pause(900ms);

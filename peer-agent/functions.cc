@@ -19,6 +19,13 @@ constexpr std::chrono::seconds kStartLasts{60};
 // After a restart: how long an assignment is kept for an image that nobody has mounted again.
 constexpr std::chrono::seconds kRestoreLasts{60};
 constexpr size_t kTouchesAMessage = 4096;
+constexpr std::chrono::steady_clock::duration kTouchesOften = std::chrono::milliseconds(100);
+constexpr std::chrono::steady_clock::duration kTouchesSeldom = std::chrono::milliseconds(400);
+// Of what the manager says; it says less.
+constexpr size_t kMaxHolders = 16;
+constexpr size_t kMaxSpares = 16;
+constexpr int kMaxStripes = 2;
+constexpr int kMaxProfileChunks = 1 << 18;
 
 fetch::PeerAddress AddressOf(const proto::tree::Peer& peer) {
   return {peer.node(), peer.address(), static_cast<uint16_t>(peer.port())};
@@ -91,7 +98,7 @@ std::vector<std::shared_ptr<LiveLayer>> Functions::Erase(Entries::iterator found
     if (functions.empty()) by_layer_.erase(blob);
   }
   entries_.erase(found);
-  dirty_ = true;
+  SetDirty();
   return released;
 }
 
@@ -201,6 +208,9 @@ void Functions::AddImage(const std::string& function, const image_format::ImageM
     }
     if (!gone) {
       found->second.has_map = true;
+      found->second.next_touches = Clock::now();
+      found->second.touches_interval = kTouchesOften;
+      Due();
       if (Clock::now() - found->second.started < kStartLasts) PrefetchProfile(found->second);
     }
   }
@@ -214,7 +224,10 @@ void Functions::Started(const std::string& function) {
   if (found == entries_.end()) return;
   found->second.started = Clock::now();
   found->second.used = found->second.started;
+  found->second.next_touches = found->second.started;
+  found->second.touches_interval = kTouchesOften;
   PrefetchProfile(found->second);
+  Due();
 }
 
 void Functions::Leave(const std::string& function) {
@@ -248,12 +261,15 @@ void Functions::BuildRoutes(const std::string& function, Entry& entry) {
   auto routes = std::make_shared<fetch::Routes>();
   routes->function = function;
   routes->profile = entry.profile;
-  for (const proto::tree::StripeParents& assigned : entry.assignment.stripes()) {
+  routes->holders = entry.holders;
+  const int stripes = std::min(entry.assignment.stripes_size(), kMaxStripes);
+  for (int i = 0; i < stripes; ++i) {
+    const proto::tree::StripeParents& assigned = entry.assignment.stripes(i);
     fetch::Routes::Stripe& stripe = routes->stripes.emplace_back();
     if (assigned.has_parent()) stripe.parent = AddressOf(assigned.parent());
     stripe.children = assigned.children();
     for (const proto::tree::Peer& spare : assigned.spares()) {
-      if (spare.node() != node_) stripe.spares.push_back(AddressOf(spare));
+      if (spare.node() != node_ && stripe.spares.size() < kMaxSpares) stripe.spares.push_back(AddressOf(spare));
     }
   }
   entry.routes = std::move(routes);
@@ -305,7 +321,7 @@ void Functions::Apply(const proto::tree::Assignments& assignments) {
       Entry& entry = found->second;
       if (!IsNewer(assignment, entry.assignment)) continue;
       ++assignments_;
-      dirty_ = true;
+      SetDirty();
       entry.assignment = assignment;
       entry.assigned = Clock::now();
       BuildRoutes(found->first, entry);
@@ -322,6 +338,18 @@ void Functions::Apply(const proto::tree::Assignments& assignments) {
   Release(std::move(released));
 }
 
+void Functions::Apply(const proto::tree::Holders& holders) {
+  std::vector<fetch::PeerAddress> peers;
+  for (const proto::tree::Peer& peer : holders.peers()) {
+    if (peers.size() < kMaxHolders && peer.node() != node_) peers.push_back(AddressOf(peer));
+  }
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(holders.function());
+  if (found == entries_.end() || detached_) return;
+  found->second.holders = std::move(peers);
+  if (found->second.routes) BuildRoutes(found->first, found->second);
+}
+
 void Functions::Apply(const proto::tree::Profile& profile) {
   auto set = std::make_shared<fetch::ProfileSet>();
   std::vector<std::pair<Digest, ChunkIndex>> order;
@@ -330,7 +358,7 @@ void Functions::Apply(const proto::tree::Profile& profile) {
     const auto digest = Digest::Parse(text);
     blobs.push_back(digest ? std::optional<Digest>(*digest) : std::nullopt);
   }
-  const int count = std::min(profile.chunks().blob_size(), profile.chunks().chunk_size());
+  const int count = std::min({profile.chunks().blob_size(), profile.chunks().chunk_size(), kMaxProfileChunks});
   for (int i = 0; i < count; ++i) {
     const uint32_t blob = profile.chunks().blob(i);
     const ChunkIndex chunk = profile.chunks().chunk(i);
@@ -436,7 +464,8 @@ std::vector<proto::tree::Holding> Functions::TakeHoldings() {
   return holdings;
 }
 
-void Functions::SendTouches(const std::string& function, Entry& entry) {
+// Whether there were any.
+bool Functions::SendTouches(const std::string& function, Entry& entry) {
   struct Touch {
     fetch::Clock::time_point when;
     const Digest* blob;
@@ -448,7 +477,7 @@ void Functions::SendTouches(const std::string& function, Entry& entry) {
     for (size_t i = held.touches_sent; i < all.size(); ++i) touches.push_back({all[i].when, &blob, all[i].chunk});
     held.touches_sent = all.size();
   }
-  if (touches.empty()) return;
+  if (touches.empty()) return false;
   std::stable_sort(touches.begin(), touches.end(), [](const Touch& a, const Touch& b) { return a.when < b.when; });
   if (touches.size() > kTouchesAMessage) touches.resize(kTouchesAMessage);
   proto::tree::NodeMessage message;
@@ -462,30 +491,52 @@ void Functions::SendTouches(const std::string& function, Entry& entry) {
     list.add_chunk(touch.chunk);
   }
   send_(std::move(message));
+  return true;
 }
 
-void Functions::Tick() {
+// Touches of a start are looked for often while they come.
+Functions::Clock::time_point Functions::TickEntry(const std::string& function, Entry& entry, Clock::time_point now) {
+  auto next = Clock::time_point::max();
+  if (On() && scheduler_ != nullptr && now - entry.started < kStartLasts) {
+    if (now >= entry.next_touches) {
+      const bool some = SendTouches(function, entry);
+      entry.touches_interval = some ? kTouchesOften : std::min(entry.touches_interval * 2, kTouchesSeldom);
+      entry.next_touches = now + entry.touches_interval;
+    }
+    next = entry.next_touches;
+  }
+  if (On() && entry.wanted) {
+    if (now - entry.join_sent > kRefreshUse && entry.used > entry.join_sent) SendJoin(function, entry);
+    // Without a use it is looked at again after as long a time.
+    const auto periods = (now - entry.join_sent) / kRefreshUse;
+    next = std::min(next, entry.join_sent + (periods + 1) * kRefreshUse + kTouchesOften);
+  }
+  return next;
+}
+
+Functions::Clock::time_point Functions::Tick() {
   std::vector<std::shared_ptr<LiveLayer>> released;
+  auto due = Clock::time_point::max();
   {
     const std::lock_guard lock(mutex_);
-    if (detached_) return;
+    if (detached_) return due;
     const auto now = Clock::now();
     const bool restored = now - loaded_ > kRestoreLasts;
     for (auto next = entries_.begin(); next != entries_.end();) {
       const auto found = next++;
       auto& [function, entry] = *found;
-      if (restored && !entry.has_map && entry.used == loaded_) {
+      const bool unused = !entry.has_map && entry.used == loaded_;
+      if (restored && unused) {
         SendLeave(function);
         for (auto& layer : Erase(found)) released.push_back(std::move(layer));
         continue;
       }
-      if (On() && now - entry.started < kStartLasts && scheduler_ != nullptr) SendTouches(function, entry);
-      if (On() && entry.wanted && entry.used > entry.join_sent && now - entry.join_sent > kRefreshUse) {
-        SendJoin(function, entry);
-      }
+      if (unused) due = std::min(due, loaded_ + kRestoreLasts + kTouchesOften);
+      due = std::min(due, TickEntry(function, entry, now));
     }
   }
   Release(std::move(released));
+  return due;
 }
 
 void Functions::Save() {

@@ -77,6 +77,7 @@ class Functions final : public PeerCatalog {
   // The manager's word.
   void Apply(const proto::tree::Assignments& assignments);
   void Apply(const proto::tree::Profile& profile);
+  void Apply(const proto::tree::Holders& holders);
   // The switches of the fleet and of this node.
   void SetFleetSwitch(bool on);
   void SetNodeSwitch(bool on);
@@ -87,8 +88,9 @@ class Functions final : public PeerCatalog {
   // For the session: all memberships; what has changed since the last call.
   std::vector<proto::tree::Join> Joins();
   std::vector<proto::tree::Holding> TakeHoldings();
-  // Once a tick: reports first touches and refreshes what is in use. Touches no disk.
-  void Tick();
+  // Reports first touches, refreshes what is in use, forgets what was not used again. Touches no disk. Returns when it
+  // is to be called next, unless on_due says so before.
+  std::chrono::steady_clock::time_point Tick();
   // Writes the state file if it is out of date. Blocks until it is on stable storage; one caller at a time.
   void Save();
 
@@ -98,6 +100,9 @@ class Functions final : public PeerCatalog {
 
   // Told when layers have come to be known; set before use.
   std::function<void()> on_layers;
+  // Told when there is something to save, or Tick() has something to do before the time it named. Called under a lock:
+  // it must not call back. Set before use.
+  std::function<void()> on_due;
 
   struct Counts {
     size_t joined = 0;
@@ -124,11 +129,14 @@ class Functions final : public PeerCatalog {
     std::shared_ptr<const fetch::ProfileSet> profile;
     std::vector<std::pair<Digest, ChunkIndex>> profile_order;
     uint64_t profile_version = 0;
+    std::vector<fetch::PeerAddress> holders;
     std::shared_ptr<const fetch::Routes> routes;
     Clock::time_point used;
     Clock::time_point join_sent;
     Clock::time_point assigned;
     Clock::time_point started;  // epoch: never
+    Clock::time_point next_touches;
+    Clock::duration touches_interval{};
     uint32_t permille_sent = UINT32_MAX;
     bool ready_sent = false;
   };
@@ -139,7 +147,15 @@ class Functions final : public PeerCatalog {
   void SendLeave(const std::string& function);
   void BuildRoutes(const std::string& function, Entry& entry);
   static uint32_t PermilleOf(const Entry& entry);
-  void SendTouches(const std::string& function, Entry& entry);
+  bool SendTouches(const std::string& function, Entry& entry);
+  Clock::time_point TickEntry(const std::string& function, Entry& entry, Clock::time_point now);
+  void Due() const {
+    if (on_due) on_due();
+  }
+  void SetDirty() {
+    dirty_ = true;
+    Due();
+  }
   void PrefetchProfile(Entry& entry);
   // The layers that nobody holds now; to be released without the lock.
   std::vector<std::shared_ptr<LiveLayer>> Erase(Entries::iterator entry);

@@ -156,6 +156,27 @@ TEST_F(FunctionsTest, PeersSeeOnlyWhatIsOfTheFunction) {
   EXPECT_NE(functions_->Find(kFunction, other).kind, Kind::kWhole);
 }
 
+TEST_F(FunctionsTest, HoldersComeAndGo) {
+  proto::tree::Holders holders;
+  holders.set_function(kFunction);
+  for (const char* name : {"me", "a", "b"}) holders.add_peers()->set_node(name);
+  functions_->Apply(holders);  // of a function that is not joined
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(holders);
+  functions_->Apply(Assigned(7, 1, "p"));
+  ASSERT_EQ(functions_->RoutesOf(kFunction)->holders.size(), 2U) << "a node does not ask itself";
+  EXPECT_EQ(functions_->RoutesOf(kFunction)->holders[0].node, "a");
+  functions_->Apply(Assigned(7, 2, "q"));
+  EXPECT_EQ(functions_->RoutesOf(kFunction)->holders.size(), 2U);
+  EXPECT_EQ(Parent(), "q");
+  for (int i = 0; i < 1000; ++i) holders.add_peers()->set_node(std::to_string(i));
+  functions_->Apply(holders);
+  EXPECT_LE(functions_->RoutesOf(kFunction)->holders.size(), 16U);
+  holders.clear_peers();
+  functions_->Apply(holders);
+  EXPECT_THAT(functions_->RoutesOf(kFunction)->holders, IsEmpty());
+}
+
 TEST_F(FunctionsTest, AHostileProfileIsTakenForWhatItIs) {
   functions_->Join(kFunction, kReference);
   functions_->Apply(Assigned(7, 1, "a"));

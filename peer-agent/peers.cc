@@ -354,6 +354,7 @@ void Peers::OnMessage(const proto::tree::ManagerMessage& message) {
   if (message.has_settings()) functions_->SetFleetSwitch(message.settings().peer_to_peer());
   if (message.has_assignments()) functions_->Apply(message.assignments());
   if (message.has_profile()) functions_->Apply(message.profile());
+  if (message.has_holders()) functions_->Apply(message.holders());
 }
 
 void Peers::Report(const std::string& function, const std::string& node, fetch::PeerFault fault,
