@@ -6,7 +6,6 @@
 // Three processes: a seed, a relay whose parent the seed is, and this one, which asks and throws away. The first two
 // tell their CPU time when they are asked.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +21,7 @@
 
 #include <fmt/format.h>
 
+#include "bench/process.h"
 #include "common/executor.h"
 #include "common/file_io.h"
 #include "common/log.h"
@@ -35,6 +35,8 @@
 namespace banyan {
 namespace {
 
+using bench::CpuSeconds;
+using bench::Must;
 using fetch::Clock;
 using peer_agent::PeerServer;
 
@@ -42,22 +44,6 @@ constexpr uint32_t kChunkBytes = 256 * kKiB;
 constexpr uint32_t kChunks = 2048;
 constexpr uint32_t kAskChunks = 4;
 const std::string kFunction = "bench";
-
-template <typename T>
-T Must(Result<T> result) {
-  if (result) return std::move(*result);
-  fmt::print(stderr, "peer_bench: {}\n", result.error().message);
-  std::_Exit(1);
-}
-
-double CpuSeconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // A blob of random bytes as a file, and its chunk table.
 std::shared_ptr<const image_format::Device> MakeBlob(const std::string& path) {

@@ -11,7 +11,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -29,6 +28,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "bench/process.h"
 #include "common/unique_fd.h"
 
 namespace banyan::bench {
@@ -180,15 +180,6 @@ std::string Load::NextRequest(uint64_t& body_bytes) {
   return fmt::format("GET {} HTTP/1.1\r\nHost: bench\r\n{}\r\n", file.path, range);
 }
 
-double CpuSeconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 void Load::Run() {
   const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   for (size_t i = 0; i < flags_.connections; ++i) {
@@ -207,7 +198,7 @@ void Load::Run() {
     for (int i = 0; i < count; ++i) static_cast<Client*>(events[static_cast<size_t>(i)].data.ptr)->OnReadable();
   }
   fmt::print("{{\"bytes\": {}, \"requests\": {}, \"seconds\": {:.6f}, \"client_cpu_seconds\": {:.6f}}}\n", bytes_,
-             requests_, elapsed(), CpuSeconds());
+             requests_, elapsed(), bench::CpuSeconds());
 }
 
 int Main(int argc, char** argv) {

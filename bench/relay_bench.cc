@@ -1,37 +1,22 @@
 // What passing chunks on costs a node, without the network: chunks in, checked, stored, leased out again. And what the
 // flight table costs a chunk.
-#include <sys/resource.h>
-
-#include <cstdlib>
 #include <filesystem>
 #include <random>
 
 #include <fmt/format.h>
 
+#include "bench/process.h"
 #include "fetch/flight_table.h"
 #include "fetch/scheduler.h"
 
 namespace banyan::fetch {
 namespace {
 
+using bench::CpuSeconds;
+using bench::Must;
+
 constexpr uint32_t kChunkBytes = 256 * kKiB;
 constexpr ChunkIndex kChunks = 2048;
-
-template <typename T>
-T Must(Result<T> result) {
-  if (result) return std::move(*result);
-  fmt::print(stderr, "relay_bench: {}\n", result.error().message);
-  std::exit(1);
-}
-
-double CpuSeconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 // Answers at once, out of memory, as a peer client would: checked or not.
 class MemorySource final : public ChunkSource {
