@@ -59,6 +59,9 @@ std::optional<LazyChain> ContainerImages::Find(const snapshotter::LayerRequest& 
   }
   {
     const std::lock_guard lock(mutex_);
+    std::erase_if(latest_finds_, [now = std::chrono::steady_clock::now()](const auto& entry) {
+      return now - entry.second->began_steady >= kSameStart;
+    });
     latest_finds_[image->map_digest] = image;
   }
   return LazyChain{.image_reference = image->reference,

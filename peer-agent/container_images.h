@@ -81,7 +81,7 @@ class ContainerImages final : public snapshotter::LazyImages {
   std::condition_variable ended_;
   std::chrono::milliseconds lookup_timeout_;                          // guarded by mutex_
   std::map<std::string, Flight> flights_;                             // by directory; guarded by mutex_
-  std::map<Digest, std::shared_ptr<const FoundImage>> latest_finds_;  // by map; guarded by mutex_
+  std::map<Digest, std::shared_ptr<const FoundImage>> latest_finds_;  // by map, of the last minutes; guarded by mutex_
   // By map and layers; guarded by mutex_.
   std::map<std::pair<Digest, uint32_t>, std::weak_ptr<store::StoredLayer>> top_layers_;
   PrefixMounts prefixes_;
