@@ -3,7 +3,8 @@
 // Idea: each member has a count of the bytes it was given, and the lowest goes first. A newcomer starts at the lowest
 // count of those who wait, so that nobody can save up turns by staying away; one who comes back keeps its count if that
 // is higher, so that nobody gains by leaving either. Who has stayed away until the others caught up is forgotten. One
-// who pauses because it is still busy with what it was given has not stayed away: its count stands. Pure.
+// who pauses because it is still busy with what it was given has not stayed away: its count stands. And one who was
+// behind when it left has `credit` when it comes back, lest a short gap between two asks undoes the count. Pure.
 #pragma once
 
 #include <algorithm>
@@ -18,13 +19,16 @@ namespace banyan::fetch {
 // Externally synchronised. Each call O(log n), amortised.
 class FairOrder {
  public:
+  FairOrder() = default;
+  explicit FairOrder(uint64_t credit_bytes) : credit_(credit_bytes) {}
+
   // `key` waits for a turn from now on; it may already.
   void Enter(const std::string& key) {
-    const auto [found, is_new] = members_.try_emplace(key);
+    const auto [found, is_new] = members_.try_emplace(key, Member{clock_, State::kAway});
     Member& member = found->second;
     if (member.state == State::kWaiting) return;
     if (!is_new) SetOf(member.state).erase({member.served, key});
-    if (member.state == State::kAway) member.served = std::max(member.served, clock_);
+    if (member.state == State::kAway) member.served = std::max(member.served, forgotten());
     member.state = State::kWaiting;
     waiting_.emplace(member.served, key);
   }
@@ -38,11 +42,16 @@ class FairOrder {
   bool empty() const { return waiting_.empty(); }
   // Of those who wait; not when empty(). Valid until the next change.
   const std::string& first() const { return waiting_.begin()->second; }
-  // By how much first() is ahead of the last of those who are busy; 0 when it is not. Not when empty().
-  uint64_t lead() const {
-    if (busy_.empty()) return 0;
-    const uint64_t first = waiting_.begin()->first;
-    return first - std::min(first, busy_.begin()->first);
+  // Of those who wait, from the one furthest behind on, the first that `is_good(key, lag)`; null if there is none.
+  // `lag` is by how much it is behind the one furthest ahead, of all who wait or are busy.
+  template <typename IsGood>
+  const std::string* Find(IsGood is_good) const {
+    uint64_t most = waiting_.empty() ? 0 : waiting_.rbegin()->first;
+    if (!busy_.empty()) most = std::max(most, busy_.rbegin()->first);
+    for (const auto& [served, key] : waiting_) {
+      if (is_good(key, most - served)) return &key;
+    }
+    return nullptr;
   }
   // `key`, which waits, was given `bytes`.
   void Charge(const std::string& key, uint64_t bytes) {
@@ -78,12 +87,16 @@ class FairOrder {
   }
 
   void ForgetTheOvertaken() {
-    while (!away_.empty() && away_.begin()->first <= clock_) {
+    while (!away_.empty() && away_.begin()->first <= forgotten()) {
       members_.erase(away_.begin()->second);
       away_.erase(away_.begin());
     }
   }
 
+  // Counts up to this one make no difference.
+  uint64_t forgotten() const { return clock_ - std::min(clock_, credit_); }
+
+  uint64_t credit_ = 0;
   uint64_t clock_ = 0;  // the lowest count among those who waited when last one was served
   std::unordered_map<std::string, Member> members_;
   ByCount waiting_;

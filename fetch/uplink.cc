@@ -71,7 +71,7 @@ void Uplink::Queue(Ticket ticket, Entry& entry, Clock::time_point now) {
   if (entry.begun) begun_.emplace(now, ticket);
   ClassQueue& waiting = ClassOf(entry);
   waiting.order.Enter(entry.function);
-  FunctionQueue& function = waiting.functions[entry.function];
+  FunctionQueue& function = waiting.functions.try_emplace(entry.function, options_.fair_memory_bytes).first->second;
   function.children[entry.child].queued.insert(ticket);
   Place(function, entry.child);
 }
@@ -162,15 +162,12 @@ void Uplink::FindSlow(Clock::time_point now) {
   }
 }
 
-Uplink::Ticket Uplink::First(const ClassQueue& waiting) const {
+Uplink::Ticket Uplink::First(const ClassQueue& waiting, bool is_demand) const {
   const FunctionQueue& function = waiting.functions.at(waiting.order.first());
-  return *function.children.at(function.order.first()).queued.begin();
-}
-
-// With a grant out, and ahead of another child that has one: what this one waits for is the end of either.
-bool Uplink::IsAhead(const ClassQueue& waiting, const Entry& first) const {
-  const FunctionQueue& function = waiting.functions.at(first.function);
-  return function.children.at(first.child).counted_grants > 0 && function.order.lead() > options_.fair_lead_bytes;
+  const std::string* child = function.order.Find([&](const std::string& name, uint64_t lag) {
+    return is_demand || function.children.at(name).counted_grants == 0 || lag > options_.fair_lag_bytes;
+  });
+  return child == nullptr ? 0 : *function.children.at(*child).queued.begin();
 }
 
 Uplink::Grant Uplink::Give(Ticket ticket, Entry& entry, uint64_t most, Clock::time_point now) {
@@ -204,14 +201,14 @@ std::optional<Uplink::Grant> Uplink::GiveInOrder(Clock::time_point now, Clock::t
   for (ClassQueue& waiting : classes_) {
     if (waiting.order.empty() && waiting.counted_grants == 0) continue;
     if (waiting.order.empty()) break;  // what is out holds back the classes below
-    const Ticket ticket = First(waiting);
+    const bool is_demand = &waiting == &classes_[static_cast<size_t>(Priority::kDemand)];
+    const Ticket ticket = First(waiting, is_demand);
+    if (ticket == 0) break;
     Entry& entry = tickets_.at(ticket);
-    const bool is_demand = entry.priority == Priority::kDemand;
     const uint64_t slice =
         std::min(is_demand ? options_.demand_slice_bytes : options_.bulk_slice_bytes, entry.waiting_bytes);
     const uint64_t wire = WireOf(entry);
     if (wire > 0 && wire + slice > (is_demand ? options_.demand_wire_bytes : options_.bulk_wire_bytes)) break;
-    if (!is_demand && IsAhead(waiting, entry)) break;
     if (entry.priority == Priority::kFill && fill_limit_.ready_at() > now) {
       ask_again = fill_limit_.ready_at();
       return std::nullopt;

@@ -12,10 +12,10 @@
 // out for `slow_after` has a slow or dead child behind it and no longer counts against anybody. An answer that has
 // begun gets a crumb every `longest_pause`, whatever waits: silence would mean to the child that this node is dead.
 //
-// Turns alone do not share a full link: each ask of a child has a grant out all the time, and TCP decides whose is done
-// first (measured: 43 to 52 of 95 Mbit/s for two children, for as long as they liked). So a child that is ahead of one
-// that is busy has one grant out at a time, the other as many as it has asks. The link is never idle for it: if the
-// other's own link is the narrow one, the one grant takes all the rest.
+// Of prefetch and fill a child has one grant out, of its oldest ask: its asks come whole one after the other, not all
+// at once and late. Turns alone do not share a full link, though: TCP decides whose grant is done first (measured: 43
+// to 52 of 95 Mbit/s for two children, for as long as they liked). So a child that is behind has as many grants out as
+// it has asks. The link is never idle for it: if that child's own link is the narrow one, the others take all the rest.
 #pragma once
 
 #include <array>
@@ -44,7 +44,8 @@ struct UplinkOptions {
   std::chrono::milliseconds slow_after{250};
   std::chrono::milliseconds longest_pause{400};
   uint64_t crumb_bytes = 4 * kKiB;
-  uint64_t fair_lead_bytes = 256 * kKiB;  // of prefetch and fill: who is further ahead has one grant out at a time
+  uint64_t fair_lag_bytes = 256 * kKiB;   // of prefetch and fill: a child further behind than this is
+  uint64_t fair_memory_bytes = 2 * kMiB;  // what it was behind, at most, when it asks again after a pause
 };
 
 // Bytes over the last second. Externally synchronised.
@@ -131,6 +132,7 @@ class Uplink {
     size_t counted_grants = 0;  // out, and not slow
   };
   struct FunctionQueue {
+    explicit FunctionQueue(uint64_t memory_bytes) : order(memory_bytes) {}
     FairOrder order;                                       // of children
     std::unordered_map<std::string, ChildQueue> children;  // with anything in them
   };
@@ -154,10 +156,10 @@ class Uplink {
   Grant Give(Ticket ticket, Entry& entry, uint64_t most, Clock::time_point now);
   std::optional<Grant> GiveCrumb(Clock::time_point now);
   std::optional<Grant> GiveInOrder(Clock::time_point now, Clock::time_point& ask_again);
-  Ticket First(const ClassQueue& waiting) const;
+  // Whose turn it is in a class where somebody waits; 0: nobody's yet.
+  Ticket First(const ClassQueue& waiting, bool is_demand) const;
   // The child's place in its function's order, after a change of what it has queued or out.
   static void Place(FunctionQueue& function, const std::string& child);
-  bool IsAhead(const ClassQueue& waiting, const Entry& first) const;
 
   const UplinkOptions options_;
   Ticket last_ticket_ = 0;
