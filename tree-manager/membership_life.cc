@@ -123,6 +123,8 @@ void Membership::ForgiveLateness(Time now) {
     if (!node) continue;
     node->last_beat = std::min(now, node->last_beat + late);
     node->ended = std::min(now, node->ended + late);
+    // What was said of it since its last beat stays later than that.
+    for (Node::Report& report : node->unreachable) report.time = std::min(now, report.time + late);
   }
 }
 

@@ -235,6 +235,19 @@ TEST(MembershipTest, WhatTheManagerSleptThroughDoesNotCount) {
   EXPECT_EQ(cluster.Members().size(), 2U);
 }
 
+TEST(MembershipTest, WhatTheManagerSleptThroughDoesNotMakeAReportOld) {
+  Cluster cluster;
+  cluster.Start(16);
+  const std::string node = cluster.Interior();
+  const std::string child = *cluster.ChildrenOf(node).begin();
+  cluster.Disconnect(node);
+  cluster.Report(child, node, PeerReport::UNREACHABLE);
+  cluster.Run(100ms);
+  cluster.Stall(3s, child);
+  cluster.Run(1500ms);
+  EXPECT_FALSE(cluster.Members().contains(node));
+}
+
 TEST(MembershipTest, ThreeReportersDemoteForTenMinutes) {
   Cluster cluster;
   cluster.Start(16);
