@@ -97,6 +97,7 @@ void AddPinCommands(CLI::App& app, GlobalOptions& globals);
 void AddDropCommand(CLI::App& app, GlobalOptions& globals);
 void AddDoctorCommand(CLI::App& app, GlobalOptions& globals);
 void AddInstallCommand(CLI::App& app, GlobalOptions& globals);
+void AddPreheatCommand(CLI::App& app, GlobalOptions& globals);
 // tree, nodes, drain
 void AddTreeCommands(CLI::App& app, GlobalOptions& globals);
 

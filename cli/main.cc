@@ -67,6 +67,7 @@ int Main(int argc, char** argv) {
   AddDoctorCommand(app, globals);
   AddInstallCommand(app, globals);
   AddTreeCommands(app, globals);
+  AddPreheatCommand(app, globals);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

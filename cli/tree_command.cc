@@ -4,30 +4,19 @@
 #include <chrono>
 
 #include <fmt/format.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/manager_client.h"
 #include "cli/terminal.h"
 #include "cli/text.h"
 #include "cli/tree_drawing.h"
-#include "common/settings.h"
-#include "proto/tree.grpc.pb.h"
 
 namespace banyan::cli {
 namespace {
 
 using namespace proto::tree;
-
-constexpr std::chrono::seconds kDeadline{10};
-constexpr int kMaxReplyBytes = 256 * 1024 * 1024;
-
-struct ManagerOptions {
-  std::string address = "127.0.0.1:4650";
-  std::string token_file;
-};
 
 struct TreeOptions : ManagerOptions {
   std::string function;
@@ -50,35 +39,6 @@ Examples:
   banyan tree registry.example/app:1
   banyan tree 5f2a --stripe 1 --all
   banyan tree 5f2a --json | jq -r '.nodes[] | select(.depths[0] == 1) | .node')";
-
-// One call to the manager.
-class ManagerClient {
- public:
-  explicit ManagerClient(const ManagerOptions& options) : options_(options) {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(kMaxReplyBytes);
-    stub_ =
-        TreeManager::NewStub(grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments));
-  }
-
-  template <typename Request, typename Reply>
-  Status Call(grpc::Status (TreeManager::Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
-              const Request& request, Reply* reply) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
-    if (!options_.token_file.empty()) {
-      BANYAN_ASSIGN(const std::string token, ReadToken(options_.token_file));
-      context.AddMetadata("authorization", "Bearer " + token);
-    }
-    const grpc::Status status = (stub_.get()->*method)(&context, request, reply);
-    if (status.ok()) return {};
-    return Fail(static_cast<Code>(status.error_code()), status.error_message());
-  }
-
- private:
-  const ManagerOptions& options_;
-  std::unique_ptr<TreeManager::Stub> stub_;
-};
 
 void Print(const nlohmann::json& document) {
   fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -221,13 +181,6 @@ int Drain(const DrainOptions& options, const GlobalOptions& globals) {
                options.undo ? "feeds others again when it is needed" : "feeds nobody any more", reply.moved());
   }
   return kExitOk;
-}
-
-void AddManagerOptions(CLI::App& command, ManagerOptions& options) {
-  command.add_option("--manager", options.address, "The tree-manager: host:port")
-      ->envname("BANYAN_TREE_MANAGER")
-      ->capture_default_str();
-  command.add_option("--token-file", options.token_file, "File with the cluster's token")->envname("BANYAN_TOKEN_FILE");
 }
 
 }  // namespace

@@ -109,7 +109,11 @@ Status Agent::OpenNode() {
                 }));
   mirror::Hooks hooks;
   if (!config.peer.address.empty()) {
-    BANYAN_ASSIGN(peers_, Peers::Open({.config = config.peer, .data_root = root, .version = BANYAN_VERSION}, *timer_));
+    Peers::Options peers{.config = config.peer, .data_root = root, .version = BANYAN_VERSION};
+    peers.by_tree = [&swarm = config.swarm](const net::ImageReference& reference) {
+      return TransportOf(swarm, reference.host + "/" + reference.repository) != Transport::kSwarm;
+    };
+    BANYAN_ASSIGN(peers_, Peers::Open(std::move(peers), *timer_));
     hooks = peers_->MirrorHooks();
   }
   if (peers_ || !config.mirror_address.empty()) {
@@ -141,8 +145,9 @@ Status Agent::OpenNode() {
   server.resend = options_.resend;
   BANYAN_ASSIGN(devices_, lazyfs::DeviceServer::Start(std::move(server)));
   registries_ = std::make_unique<Registries>(config.registries);
-  layers_ = std::make_unique<LayerTable>(*store_, *scheduler_, *timer_, *devices_, peers_.get());
   BANYAN_ASSIGN(documents_, Documents::Open(root, *store_, GetFirst()));
+  BANYAN_TRY(JoinSwarms());
+  layers_ = std::make_unique<LayerTable>(*store_, *scheduler_, *timer_, *devices_, peers_.get(), swarms_.get());
   BANYAN_ASSIGN(MountTable table, MountTable::Open(root + "/mounts"));
   mounts_ = std::make_unique<Mounts>(Mounts::Parts{.store = *store_,
                                                    .scheduler = *scheduler_,
@@ -163,6 +168,7 @@ Status Agent::OpenNode() {
                                              .mounts = *mounts_,
                                              .trust = trust_,
                                              .peers = peers_.get(),
+                                             .swarms = swarms_.get(),
                                              .patience = config.read_timeout}));
   return {};
 }
@@ -172,15 +178,46 @@ Documents::GetFirst Agent::GetFirst() {
   return [this](const Digest& digest, uint64_t limit_bytes) { return peers_->GetBlob(digest, limit_bytes); };
 }
 
+// A swarm that cannot begin is no reason not to start: everything comes by the trees then.
+Status Agent::JoinSwarms() {
+  const Config& config = options_.config;
+  if (!config.swarm.on()) return {};
+  std::string token;
+  if (!config.peer.token_file.empty()) {
+    BANYAN_ASSIGN(token, ReadToken(config.peer.token_file));
+  }
+  auto swarms = Swarms::Start(
+      {.config = config.swarm, .data_root = config.data_root, .token = std::move(token), .zone = config.peer.zone},
+      {.store = *store_, .scheduler = *scheduler_, .documents = *documents_, .may_offer = [this](const Digest& blob) {
+         return peers_->MayOffer(blob);
+       }});
+  if (!swarms) {
+    spdlog::error("no swarm: {}", swarms.error().message);
+    return {};
+  }
+  swarms_ = std::move(*swarms);
+  trust_.on_trusted = [this](const image_format::Artifact& artifact) { swarms_->Learn(artifact); };
+  return {};
+}
+
 Status Agent::ServePeers() {
   if (!peers_) return {};
-  return peers_->Start({.layers = *layers_,
-                        .scheduler = *scheduler_,
-                        .registries = *registries_,
-                        .executor = *executor_,
-                        .mirror = *mirror_,
-                        .store_usage = [this] { return store_->usage(); },
-                        .latest_starts = [this](size_t limit) { return starts_->Latest(limit); }});
+  preheats_ = std::make_unique<Preheats>(
+      [this](const proto::tree::PreheatCommand& command, const Preheats::OnProgress& progress) {
+        proto::agent::PrefetchRequest request;
+        request.set_reference(command.reference());
+        request.set_plain_http(command.plain_http());
+        return images_->Prefetch(request, progress);
+      });
+  return peers_->Start(
+      {.layers = *layers_,
+       .scheduler = *scheduler_,
+       .registries = *registries_,
+       .executor = *executor_,
+       .mirror = *mirror_,
+       .store_usage = [this] { return store_->usage(); },
+       .latest_starts = [this](size_t limit) { return starts_->Latest(limit); },
+       .preheat = [this](const auto& command, auto send) { preheats_->Take(command, std::move(send)); }});
 }
 
 Status Agent::ServeContainerd() {
@@ -231,6 +268,7 @@ Agent::~Agent() {
   snapshots_rpc_.reset();
   snapshotter_.reset();  // its thread unmounts through the images
   container_images_.reset();
+  if (preheats_) preheats_->Stop();
   images_.reset();
   if (peers_) peers_->Stop();
   // Reads stop being answered before what answers them goes. A mount is in the kernel, not here: with a keeper it only
@@ -481,6 +519,7 @@ void Agent::AddMetrics(MetricsPage& page) {
                static_cast<double>(trust_.refused()));
   page.Gauge("banyan_mounts", "Images mounted.", static_cast<double>(mount_count()));
   if (peers_) peers_->AddMetrics(page);
+  if (swarms_) swarms_->AddMetrics(page);
   if (snapshotter_) {
     page.Gauge("banyan_snapshots", "Snapshots kept for containerd.", static_cast<double>(snapshotter_->count()));
   }

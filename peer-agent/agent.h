@@ -26,8 +26,10 @@
 #include "peer-agent/mounts.h"
 #include "peer-agent/node_http.h"
 #include "peer-agent/peers.h"
+#include "peer-agent/preheats.h"
 #include "peer-agent/registries.h"
 #include "peer-agent/start_log.h"
+#include "peer-agent/swarms.h"
 #include "peer-agent/trust.h"
 #include "proto/agent.pb.h"
 #include "snapshotter/service.h"
@@ -85,6 +87,7 @@ class Agent {
   Status ServeContainerd();
   Status ServeHttp();
   Status ServePeers();
+  Status JoinSwarms();
   void AddMetrics(MetricsPage& page);
   std::vector<KnownImage> ClaimedImages() const;
 
@@ -102,11 +105,13 @@ class Agent {
   std::unique_ptr<lazyfs::SessionKeeper> keeper_;
   std::unique_ptr<lazyfs::DeviceServer> devices_;
   std::unique_ptr<Registries> registries_;
-  std::unique_ptr<LayerTable> layers_;
   std::unique_ptr<Documents> documents_;
+  std::unique_ptr<Swarms> swarms_;  // null: none
+  std::unique_ptr<LayerTable> layers_;
   std::unique_ptr<Mounts> mounts_;
   std::unique_ptr<StartLog> starts_;
   std::unique_ptr<Images> images_;
+  std::unique_ptr<Preheats> preheats_;                           // null: no peers
   std::unique_ptr<ContainerImages> container_images_;            // null: no snapshotter
   std::unique_ptr<snapshotter::Snapshotter> snapshotter_;        // null: no snapshotter
   std::unique_ptr<snapshotter::SnapshotService> snapshots_rpc_;  // null: no snapshotter

@@ -1,5 +1,9 @@
 #include "peer-agent/config.h"
 
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
 #include <fmt/format.h>
 
 #include "common/log.h"
@@ -55,6 +59,31 @@ void DeclarePeer(PeerConfig& peer, ConfigSchema& schema) {
   schema.Add("tree.manager", "host:port of the tree-manager. Empty: no trees.", &peer.manager);
 }
 
+void DeclareSwarm(SwarmConfig& swarm, ConfigSchema& schema) {
+  schema.Add("swarm.transport",
+             "How layers come that are to come whole (fill, preheat): tree; hybrid: by BitTorrent, while reads and\n"
+             "profiles use the trees; swarm: by BitTorrent, and reads use proxy and registry.",
+             &swarm.transport);
+  schema.Add("swarm.tree_images", "Globs over \"<registry>/<repository>\": images for which it is tree instead.",
+             &swarm.tree_images);
+  schema.Add("swarm.hybrid_images", "For which it is hybrid.", &swarm.hybrid_images);
+  schema.Add("swarm.swarm_images", "For which it is swarm. The first list that matches counts: tree, hybrid, swarm.",
+             &swarm.swarm_images);
+  schema.Add("swarm.address", "host:port where peers of swarms call this node.", &swarm.address);
+  schema.Add("swarm.tracker", "The tree-manager's HTTP port: \"http://host:4651\".", &swarm.tracker);
+  schema.Add("swarm.uplink", "Bytes a second to peers of swarms, at most. 0: no limit.", &swarm.uplink);
+  schema.Add("swarm.downlink", "Bytes a second from peers of swarms, at most. 0: no limit.", &swarm.downlink);
+  schema.Add("swarm.connections", "To peers of swarms, at most.", &swarm.connections);
+  schema.Add("swarm.connections_per_layer", "Of them for one layer.", &swarm.connections_per_layer);
+  schema.Add("swarm.upload_slots", "Peers that are sent to at a time.", &swarm.upload_slots);
+  schema.Add(
+      "swarm.encryption",
+      "BitTorrent's obfuscation of connections: off, prefer or require. It hides the protocol from networks that\n"
+      "throttle it; it protects nothing.",
+      &swarm.encryption);
+  schema.Add("swarm.seed_time", "A layer that this node uses no more is offered for so long.", &swarm.seed_time);
+}
+
 void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("data_root",
              "Directory for the node store, mounts, snapshots and the control socket.\n"
@@ -107,6 +136,7 @@ void Declare(Config& config, ConfigSchema& schema) {
              "/readyz; empty: off. Loopback, unless everyone who reaches it may read every image.",
              &config.mirror_address);
   DeclarePeer(config.peer, schema);
+  DeclareSwarm(config.swarm, schema);
   schema.Add(
       "trust.keys",
       "Public keys (PEM files, `banyan keys`) of the converters that this node follows. An artifact beside an image\n"
@@ -120,6 +150,31 @@ void Declare(Config& config, ConfigSchema& schema) {
   schema.AddTables(
       "registries", "One registry; the host as it stands in image names. Reloaded by SIGHUP.", "registry.example",
       [&config](const std::string& name, ConfigSchema& table) { DeclareRegistry(config.registries[name], table); });
+}
+
+Status CheckSwarm(const Config& config) {
+  const SwarmConfig& swarm = config.swarm;
+  const auto one_of = [](const std::string& word, std::initializer_list<std::string_view> words) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  };
+  if (!one_of(swarm.transport, {"tree", "swarm", "hybrid"})) {
+    return BadSetting("swarm.transport", fmt::format("'{}' is none of tree, swarm and hybrid", swarm.transport));
+  }
+  if (!one_of(swarm.encryption, {"off", "prefer", "require"})) {
+    return BadSetting("swarm.encryption", fmt::format("'{}' is none of off, prefer and require", swarm.encryption));
+  }
+  for (const auto& [key, value] : {std::pair("swarm.connections", swarm.connections),
+                                   std::pair("swarm.connections_per_layer", swarm.connections_per_layer),
+                                   std::pair("swarm.upload_slots", swarm.upload_slots)}) {
+    BANYAN_TRY(CheckRange(key, value, 1, 10'000));
+  }
+  if (!swarm.on()) return {};
+  if (const auto address = ParseHostPort(swarm.address); !address) {
+    return BadSetting("swarm.address", address.error().message);
+  }
+  if (const auto url = net::Url::Parse(swarm.tracker); !url) return BadSetting("swarm.tracker", url.error().message);
+  if (config.peer.address.empty()) return BadSetting("peer.address", "is needed where layers travel by swarm");
+  return {};
 }
 
 Status Check(const Config& config) {
@@ -142,6 +197,7 @@ Status Check(const Config& config) {
   if (!config.peer.address.empty() && config.peer.manager.empty()) {
     return BadSetting("tree.manager", "is needed where peer.address is set");
   }
+  BANYAN_TRY(CheckSwarm(config));
   for (const auto& [name, registry] : config.registries) {
     for (const std::string& mirror : registry.mirrors) {
       if (const auto url = net::Url::Parse(mirror); !url) {

@@ -37,6 +37,26 @@ struct PeerConfig {
   std::string manager;       // "host:port"; empty: none
 };
 
+// Keys of `[swarm]`: which layers travel by BitTorrent, and how.
+struct SwarmConfig {
+  std::string transport = "tree";  // "tree", "swarm", "hybrid"
+  std::vector<std::string> tree_images;
+  std::vector<std::string> swarm_images;
+  std::vector<std::string> hybrid_images;
+  std::string address;    // "host:port"
+  std::string tracker;    // "http://host:port"
+  ByteCount uplink{0};    // a second; 0: no limit
+  ByteCount downlink{0};  // a second; 0: no limit
+  int64_t connections = 200;
+  int64_t connections_per_layer = 50;
+  int64_t upload_slots = 8;
+  std::string encryption = "off";  // "off", "prefer", "require"
+  std::chrono::milliseconds seed_time{15 * 60'000};
+
+  // Whether any layer may travel by swarm.
+  bool on() const { return transport != "tree" || !swarm_images.empty() || !hybrid_images.empty(); }
+};
+
 struct Config {
   std::string data_root = "/var/lib/banyan";
   std::string keeper_socket;   // empty: $BANYAN_KEEPER_SOCKET, else none
@@ -54,6 +74,7 @@ struct Config {
   std::chrono::milliseconds lookup_timeout{3000};
   std::string mirror_address;  // "host:port"; empty: off
   PeerConfig peer;
+  SwarmConfig swarm;
   std::vector<std::string> trusted_keys;  // PEM files
   std::string min_converter_version;      // empty: any
   std::map<std::string, RegistryConfig> registries;

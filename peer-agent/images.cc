@@ -13,6 +13,7 @@
 
 #include "common/file_io.h"
 #include "peer-agent/peers.h"
+#include "peer-agent/swarms.h"
 
 namespace banyan::peer_agent {
 
@@ -147,8 +148,9 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
       for (auto& layer : live) table.Release(std::move(layer));
     }
   } layers{parts_.layers, {}};
+  const bool by_swarm = parts_.swarms != nullptr && parts_.swarms->Carries(origins);
   for (const image_format::Device& device : map.devices) {
-    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, false));
+    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, by_swarm));
     layers.live.push_back(std::move(layer));
   }
   // Where chunks are kept in their compressed form, either form will do; progress is told in compressed bytes then.
@@ -158,9 +160,11 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
   while (true) {
     uint64_t present = 0;
     uint64_t wanted = 0;
+    bool whole = true;
     std::vector<fetch::Scheduler::PrefetchItem> missing;
     for (const auto& layer : layers.live) {
       const store::StoredLayer& stored = *layer->stored;
+      const bool comes = by_swarm && parts_.swarms->Brings(stored.device().blob_digest);
       if (compressed) {
         const auto state = fetch::Scheduler::ProgressOf(*layer->lazy);
         wanted += state.bytes;
@@ -171,11 +175,12 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
       }
       for (ChunkIndex chunk = 0; chunk < stored.device().chunks.size(); ++chunk) {
         if (stored.Has(chunk) || (compressed && stored.HasCompressed(chunk))) continue;
-        missing.push_back({layer->lazy, chunk, compressed});
+        whole = false;
+        if (!comes) missing.push_back({layer->lazy, chunk, compressed});
       }
     }
     if (!progress(present, wanted)) return Fail(Code::kCancelled, "fetching " + request.reference());
-    if (missing.empty()) return {};
+    if (whole) return {};
     if (present != last_present) last_change = steady_clock::now();
     last_present = present;
     if (steady_clock::now() - last_change > parts_.patience) {

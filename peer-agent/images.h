@@ -30,6 +30,7 @@
 namespace banyan::peer_agent {
 
 class Peers;
+class Swarms;
 
 // An image in its converted form.
 struct KnownImage {
@@ -52,6 +53,7 @@ class Images {
     Mounts& mounts;
     Trust& trust;
     Peers* peers;                        // may be null
+    Swarms* swarms;                      // may be null
     std::chrono::milliseconds patience;  // of Prefetch(), without any progress
   };
   // Takes the pins up again; a damaged record is logged.

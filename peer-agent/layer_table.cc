@@ -9,6 +9,7 @@
 #include "fetch/repository_source.h"
 #include "fetch/verifying_source.h"
 #include "peer-agent/peers.h"
+#include "peer-agent/swarms.h"
 
 namespace banyan::peer_agent {
 
@@ -53,16 +54,16 @@ Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Devic
     layer->stored->Touch();
     layer->hold = layer->stored->HoldMounted();
     auto source = SourceOf(origins, timer_);
-    fetch::Scheduler::AddOptions options{.fill = fill, .lanes = {}};
+    fetch::Scheduler::AddOptions options{.fill = false, .lanes = {}};
     if (peers_ != nullptr) {
       source = peers_->SourceOf(device, std::move(source));
       options.lanes = peers_->LanesOf(device);
     }
     layer->lazy = scheduler_.AddLayer(layer->stored, std::move(source), std::move(options));
     slot.layer = std::move(layer);
-  } else if (fill) {
-    scheduler_.Fill(*slot.layer->lazy);
   }
+  const bool by_swarm = swarms_ != nullptr && swarms_->Use(slot.layer->stored, slot.layer->lazy, origins, fill);
+  if (fill && !by_swarm) scheduler_.Fill(*slot.layer->lazy);
   ++slot.users;
   return slot.layer;
 }
@@ -94,6 +95,7 @@ void LayerTable::Release(std::shared_ptr<LiveLayer> layer) {
       spdlog::warn("remove device of layer {}: {}", blob.ToString(), status.error().message);
     }
   }
+  if (swarms_ != nullptr) swarms_->Leave(blob);
   slots_.erase(found);
 }
 

@@ -17,6 +17,7 @@
 namespace banyan::peer_agent {
 
 class Peers;
+class Swarms;
 
 // Shared by the mounts that use the layer; the last one's release takes the device file away.
 struct LiveLayer {
@@ -29,10 +30,11 @@ struct LiveLayer {
 // Internally synchronised.
 class LayerTable {
  public:
-  // All borrowed; they outlive the table. `peers` may be null: chunks come from the origins alone.
+  // All borrowed; they outlive the table. `peers` may be null: chunks come from the origins alone; `swarms` too: nothing
+  // travels by swarm.
   LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, fetch::Timer& timer, lazyfs::DeviceServer& devices,
-             Peers* peers)
-      : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices), peers_(peers) {}
+             Peers* peers, Swarms* swarms = nullptr)
+      : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices), peers_(peers), swarms_(swarms) {}
 
   // The live layer of `device`, made if nothing uses it yet; missing chunks come from the first of `origins` that has
   // them. A layer that is live already keeps the origins it was made with; `fill` holds for it as well.
@@ -65,6 +67,7 @@ class LayerTable {
   fetch::Timer& timer_;
   lazyfs::DeviceServer& devices_;
   Peers* const peers_;
+  Swarms* const swarms_;
   std::mutex mutex_;
   std::map<Digest, Slot> slots_;  // by data blob; guarded by mutex_
 };

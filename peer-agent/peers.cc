@@ -183,6 +183,11 @@ void Peers::JoinImage(const Digest& manifest, const Digest& map_digest, const ne
                       const Registries::Access& access) {
   const std::string function = manifest.ToString();
   if (!functions_->IsJoined(function) && !MayShare(function, reference, access)) return;
+  if (options_.by_tree && !options_.by_tree(reference)) {
+    const std::lock_guard lock(offered_mutex_);
+    offered_images_.insert(manifest);
+    return;
+  }
   blob_functions_.Add(map_digest, function);
   functions_->Join(function, reference.ToString());
   if (tree_->connected()) functions_->WaitForRoutes(function, kAssignmentPatience);
@@ -194,6 +199,17 @@ void Peers::WaitUntilSettled(const Digest& manifest) {
 
 void Peers::AddImage(const Digest& manifest, const image_format::ImageMap& map, const Origins& origins) {
   functions_->AddImage(manifest.ToString(), map, origins);
+  const std::lock_guard lock(offered_mutex_);
+  if (!offered_images_.contains(manifest)) return;
+  for (const image_format::Device& device : map.devices) offered_layers_.insert(device.blob_digest);
+}
+
+bool Peers::MayOffer(const Digest& blob) {
+  {
+    const std::lock_guard lock(offered_mutex_);
+    if (offered_layers_.contains(blob)) return true;
+  }
+  return !functions_->FunctionOfLayer(blob).empty();
 }
 
 void Peers::Started(const Digest& manifest) {
@@ -355,6 +371,13 @@ void Peers::OnMessage(const proto::tree::ManagerMessage& message) {
   if (message.has_assignments()) functions_->Apply(message.assignments());
   if (message.has_profile()) functions_->Apply(message.profile());
   if (message.has_holders()) functions_->Apply(message.holders());
+  if (message.has_preheat() && parts_ && parts_->preheat) {
+    parts_->preheat(message.preheat(), [this](proto::tree::PreheatReport report) {
+      proto::tree::NodeMessage answer;
+      *answer.mutable_preheat() = std::move(report);
+      tree_->Send(std::move(answer));
+    });
+  }
 }
 
 void Peers::Report(const std::string& function, const std::string& node, fetch::PeerFault fault,

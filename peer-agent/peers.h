@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "common/executor.h"
@@ -46,6 +47,8 @@ class Peers final : public fetch::PeerReports {
     PeerConfig config;
     std::string data_root;
     std::string version;
+    // Whether an image that may be shared travels by tree; null: every one does. The others are only noted (MayOffer).
+    std::function<bool(const net::ImageReference&)> by_tree = {};
   };
   // What it works on; borrowed.
   struct Parts {
@@ -57,6 +60,9 @@ class Peers final : public fetch::PeerReports {
     // For the manager's dashboard; any thread, may be null.
     std::function<store::StoreUsage()> store_usage;
     std::function<std::vector<proto::agent::Start>(size_t limit)> latest_starts;  // the latest first
+    // The manager tells this node to bring an image; reports go back by `send`, on any thread. May be null.
+    std::function<void(const proto::tree::PreheatCommand&, std::function<void(proto::tree::PreheatReport)> send)>
+        preheat;
   };
 
   // Listens to nobody yet. It must outlive the sources and hooks that it makes. Errors: the token cannot be read.
@@ -81,6 +87,8 @@ class Peers final : public fetch::PeerReports {
   void WaitUntilSettled(const Digest& manifest);
   // Its map is here.
   void AddImage(const Digest& manifest, const image_format::ImageMap& map, const Origins& origins);
+  // Whether the layer is of an image that this node may share with others, by tree or otherwise.
+  bool MayOffer(const Digest& blob);
   void Started(const Digest& manifest);
   void Leave(const Digest& manifest);
   void LeaveAll();
@@ -122,6 +130,9 @@ class Peers final : public fetch::PeerReports {
   std::atomic<bool> enabled_{true};
   std::mutex private_mutex_;
   std::map<std::string, std::chrono::steady_clock::time_point> private_;  // functions, and until when that is believed
+  std::mutex offered_mutex_;
+  std::set<Digest> offered_images_;  // manifests of images that may be shared and do not travel by tree
+  std::set<Digest> offered_layers_;  // of these
   PeerFaults faults_;
   uint64_t received_ = 0;                       // the sending thread's: what had come at the last beat
   std::chrono::steady_clock::time_point beat_;  // likewise

@@ -22,9 +22,13 @@ Status Trust::Configure(const std::vector<std::string>& key_files, std::string m
 }
 
 Status Trust::Check(const image_format::Artifact& artifact) {
-  const std::lock_guard lock(mutex_);
-  Status verified = image_format::VerifyArtifact(artifact, policy_);
+  Status verified;
+  {
+    const std::lock_guard lock(mutex_);
+    verified = image_format::VerifyArtifact(artifact, policy_);
+  }
   if (!verified) ++refused_;
+  if (verified && on_trusted) on_trusted(artifact);
   return verified;
 }
 

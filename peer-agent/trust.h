@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ class Trust {
   Status Check(const image_format::Artifact& artifact);
 
   uint64_t refused() const { return refused_; }
+
+  // Told of each artifact that is followed, on the thread that asked. Set before use; may be null.
+  std::function<void(const image_format::Artifact&)> on_trusted;
 
  private:
   std::mutex mutex_;

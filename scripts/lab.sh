@@ -129,7 +129,7 @@ TOML
 write_manager_config() {
   cat >"$LAB/manager/config.toml" <<TOML
 listen = "0.0.0.0:$MANAGER_PORT"
-http = "127.0.0.1:$MANAGER_HTTP_PORT"
+http = "0.0.0.0:$MANAGER_HTTP_PORT"
 data_root = "$LAB/manager/data"
 token_file = "$LAB/token"
 stripes = $LAB_STRIPES

@@ -1,6 +1,7 @@
 #include "tree-manager/manager.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "common/log.h"
@@ -166,8 +167,18 @@ Status Manager::OnMessage(SessionId session, const proto::tree::NodeMessage& mes
   Status status;
   {
     MutexLock lock(mutex_);
+    if (message.has_preheat()) {
+      if (const auto name = names_.find(session); name != names_.end()) {
+        preheats_.Report(name->second, message.preheat(), Now());
+      }
+      return {};
+    }
     status = membership_.OnMessage(session, message, Now());
     if (!status) sinks_.erase(session);
+    if (status && message.has_hello()) {
+      names_[session] = message.hello().node();
+      preheats_.Tell(message.hello().node());
+    }
     work = TakeWork();
   }
   Do(work);
@@ -177,12 +188,40 @@ Status Manager::OnMessage(SessionId session, const proto::tree::NodeMessage& mes
 void Manager::Close(SessionId session) {
   MutexLock lock(mutex_);
   sinks_.erase(session);
+  names_.erase(session);
   membership_.Close(session, Now());
 }
 
 std::shared_ptr<const proto::tree::ManagerMessage> Manager::Next(SessionId session) {
   MutexLock lock(mutex_);
-  return membership_.Next(session);
+  auto message = membership_.Next(session);
+  if (message != nullptr) return message;
+  const auto name = names_.find(session);
+  return name == names_.end() || !sinks_.contains(session) ? nullptr : preheats_.Next(name->second);
+}
+
+Result<proto::tree::PreheatReply> Manager::Preheat(const proto::tree::PreheatRequest& request) {
+  std::vector<std::shared_ptr<SessionSink>> told;
+  Result<proto::tree::PreheatReply> reply;
+  {
+    MutexLock lock(mutex_);
+    reply = preheats_.Begin(request, membership_.Nodes(Now()), Now());
+    if (!reply) return reply;
+    const std::set<std::string> nodes(reply->nodes().begin(), reply->nodes().end());
+    for (const auto& [session, name] : names_) {
+      const auto sink = sinks_.find(session);
+      if (nodes.contains(name) && sink != sinks_.end()) told.push_back(sink->second);
+    }
+  }
+  for (const auto& sink : told) sink->Poke();
+  return reply;
+}
+
+Result<proto::tree::PreheatProgressReply> Manager::PreheatProgress(uint64_t id) {
+  MutexLock lock(mutex_);
+  std::set<std::string> here;
+  for (const auto& [session, name] : names_) here.insert(name);
+  return preheats_.Progress(id, here, Now());
 }
 
 proto::tree::FunctionsReply Manager::Functions() {

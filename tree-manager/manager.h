@@ -17,6 +17,7 @@
 #include "common/mutex.h"
 #include "common/result.h"
 #include "tree-manager/membership.h"
+#include "tree-manager/preheats.h"
 #include "tree-manager/state_store.h"
 
 namespace banyan::tree_manager {
@@ -70,6 +71,9 @@ class Manager {
   Summary Summarise();
   Result<proto::tree::DrainReply> Drain(const std::string& node, bool undo);
   void SetPeerToPeer(bool on);
+  // As Preheats'.
+  Result<proto::tree::PreheatReply> Preheat(const proto::tree::PreheatRequest& request);
+  Result<proto::tree::PreheatProgressReply> PreheatProgress(uint64_t id);
   // The state now, and what changes later by `sink`, until Unwatch(); that may begin to come before this returns.
   // kResourceExhausted: too many watch.
   Result<std::vector<SharedEvent>> Watch(const std::shared_ptr<WatchSink>& sink, const std::string& function);
@@ -108,6 +112,8 @@ class Manager {
   Membership membership_ BANYAN_GUARDED_BY(mutex_);
   std::unordered_map<SessionId, std::shared_ptr<SessionSink>> sinks_ BANYAN_GUARDED_BY(mutex_);
   std::vector<Watcher> watchers_ BANYAN_GUARDED_BY(mutex_);
+  Preheats preheats_ BANYAN_GUARDED_BY(mutex_);
+  std::unordered_map<SessionId, std::string> names_ BANYAN_GUARDED_BY(mutex_);  // of nodes, once they have said hello
   Time ticker_wakes_ BANYAN_GUARDED_BY(mutex_) = Time::max();
   bool stopping_ BANYAN_GUARDED_BY(mutex_) = false;
   uint64_t store_failures_ BANYAN_GUARDED_BY(mutex_) = 0;

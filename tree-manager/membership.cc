@@ -100,7 +100,8 @@ Status Membership::OnMessage(SessionId id, const NodeMessage& message, Time now)
     case NodeMessage::kStart:
       OnStart(node, message.start());
       break;
-    case NodeMessage::kHello:  // only once a session
+    case NodeMessage::kPreheat:  // the manager's own affair
+    case NodeMessage::kHello:    // only once a session
     case NodeMessage::MESSAGE_NOT_SET:
       break;
   }

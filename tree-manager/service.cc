@@ -32,9 +32,20 @@ constexpr size_t kCodes = 17;
 
 // Failed calls, by method and code: bounded.
 struct Failures {
-  enum Method : uint8_t { kSession, kFunctions, kTree, kNodes, kDrain, kSwitch, kWatch, kMethods };
-  static constexpr const char* kNames[kMethods] = {"Session", "Functions",     "Tree", "Nodes",
-                                                   "Drain",   "SetPeerToPeer", "Watch"};
+  enum Method : uint8_t {
+    kSession,
+    kFunctions,
+    kTree,
+    kNodes,
+    kDrain,
+    kSwitch,
+    kWatch,
+    kPreheat,
+    kPreheatProgress,
+    kMethods
+  };
+  static constexpr const char* kNames[kMethods] = {"Session",       "Functions", "Tree",    "Nodes",          "Drain",
+                                                   "SetPeerToPeer", "Watch",     "Preheat", "PreheatProgress"};
   std::array<std::array<std::atomic<uint64_t>, kCodes>, kMethods> counts{};
 
   void Count(Method method, const grpc::Status& status) {
@@ -336,6 +347,27 @@ struct Service::Impl final : public proto::tree::TreeManager::CallbackService {
                                           proto::tree::SetPeerToPeerReply* /*reply*/) override {
     return Unary(context, Failures::kSwitch, [&] {
       manager.SetPeerToPeer(!request->off());
+      return grpc::Status::OK;
+    });
+  }
+
+  grpc::ServerUnaryReactor* Preheat(CallbackServerContext* context, const proto::tree::PreheatRequest* request,
+                                    proto::tree::PreheatReply* reply) override {
+    return Unary(context, Failures::kPreheat, [&] {
+      auto begun = manager.Preheat(*request);
+      if (!begun) return ToGrpc(begun.error());
+      *reply = std::move(*begun);
+      return grpc::Status::OK;
+    });
+  }
+
+  grpc::ServerUnaryReactor* PreheatProgress(CallbackServerContext* context,
+                                            const proto::tree::PreheatProgressRequest* request,
+                                            proto::tree::PreheatProgressReply* reply) override {
+    return Unary(context, Failures::kPreheatProgress, [&] {
+      auto progress = manager.PreheatProgress(request->id());
+      if (!progress) return ToGrpc(progress.error());
+      *reply = std::move(*progress);
       return grpc::Status::OK;
     });
   }

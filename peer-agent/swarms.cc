@@ -1,0 +1,282 @@
+#include "peer-agent/swarms.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include "common/settings.h"
+#include "image-format/torrent.h"
+
+namespace banyan::peer_agent {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{250};
+// The tracker and the first peers get so long before what they lack is asked for elsewhere.
+constexpr std::chrono::milliseconds kFirstSupply{1000};
+constexpr size_t kSuppliedATick = 4;
+constexpr size_t kSuppliedUnderWay = 16 * kMiB;
+constexpr ChunkIndex kRaisedAhead = 32;
+// Whether a layer may be offered is known soon after its image is.
+constexpr std::chrono::seconds kOfferKnown{3};
+// Then the scheduler fills the layer as well.
+constexpr std::chrono::seconds kStalled{30};
+
+bool MatchesAny(const std::vector<std::string>& globs, const std::string& name) {
+  return std::any_of(globs.begin(), globs.end(),
+                     [&](const std::string& glob) { return ::fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
+}
+
+Transport Parse(const std::string& word) {
+  if (word == "swarm") return Transport::kSwarm;
+  return word == "hybrid" ? Transport::kHybrid : Transport::kTree;
+}
+
+swarm::Encryption EncryptionOf(const std::string& word) {
+  if (word == "require") return swarm::Encryption::kRequire;
+  return word == "prefer" ? swarm::Encryption::kPrefer : swarm::Encryption::kOff;
+}
+
+std::string NoteKey(const Digest& blob) { return "torrent/" + blob.Hex(); }
+
+bool IsWhole(const store::StoredLayer& layer) {
+  for (ChunkIndex chunk = 0; chunk < layer.device().chunks.size(); ++chunk) {
+    if (!layer.HasCompressed(chunk)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Transport TransportOf(const SwarmConfig& config, const std::string& repository) {
+  if (MatchesAny(config.tree_images, repository)) return Transport::kTree;
+  if (MatchesAny(config.hybrid_images, repository)) return Transport::kHybrid;
+  if (MatchesAny(config.swarm_images, repository)) return Transport::kSwarm;
+  return Parse(config.transport);
+}
+
+Swarms::Swarms(Options options, Parts parts)
+    : options_(std::move(options)), parts_(parts), random_(std::random_device{}()) {}
+
+Result<std::unique_ptr<Swarms>> Swarms::Start(Options options, Parts parts) {
+  const SwarmConfig& config = options.config;
+  swarm::SessionOptions session;
+  session.listen = config.address;
+  session.announce_url = config.tracker + TrackerPath(options.token) + "/announce";
+  if (!options.zone.empty()) session.announce_url += "?zone=" + options.zone;
+  session.stage_directory = options.data_root + "/swarm";
+  session.upload_bytes_per_second = config.uplink.bytes;
+  session.download_bytes_per_second = config.downlink.bytes;
+  session.max_connections = static_cast<uint32_t>(config.connections);
+  session.max_connections_per_blob = static_cast<uint32_t>(config.connections_per_layer);
+  session.upload_slots = static_cast<uint32_t>(config.upload_slots);
+  session.encryption = EncryptionOf(config.encryption);
+  std::unique_ptr<Swarms> swarms(new Swarms(std::move(options), parts));
+  BANYAN_ASSIGN(swarms->session_, swarm::Session::Start(std::move(session)));
+  swarms->thread_ = std::thread([self = swarms.get()] { self->Run(); });
+  return swarms;
+}
+
+Swarms::~Swarms() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Swarms::Learn(const image_format::Artifact& artifact) {
+  for (const image_format::ArtifactTorrent& torrent : artifact.torrents) {
+    const Status noted = parts_.store.PutNote(NoteKey(torrent.blob_digest), torrent.torrent_digest.Hex());
+    if (!noted) spdlog::debug("swarm: torrent of {}: {}", torrent.blob_digest.ToString(), noted.error().message);
+  }
+}
+
+bool Swarms::Carries(const Origins& origins) const {
+  return !origins.empty() && TransportOf(options_.config, origins.back()->name()) != Transport::kTree;
+}
+
+bool Swarms::Use(const std::shared_ptr<store::StoredLayer>& stored, const std::shared_ptr<fetch::LazyLayer>& lazy,
+                 const Origins& origins, bool fill) {
+  if (!Carries(origins)) return false;
+  const Digest& blob = stored->device().blob_digest;
+  const std::lock_guard lock(mutex_);
+  Layer& layer = layers_[blob];
+  layer.stored = stored;
+  layer.lazy = lazy;
+  layer.origins = origins;
+  layer.fill = layer.fill || fill;
+  layer.end = Clock::time_point::max();
+  layer.used = Clock::now();
+  if (layer.state == State::kGivenUp) return false;
+  wake_.notify_all();
+  return true;
+}
+
+void Swarms::Leave(const Digest& blob) {
+  const std::lock_guard lock(mutex_);
+  const auto found = layers_.find(blob);
+  if (found == layers_.end()) return;
+  found->second.lazy.reset();
+  found->second.origins.clear();
+  found->second.end = Clock::now() + options_.config.seed_time;
+}
+
+bool Swarms::Brings(const Digest& blob) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = layers_.find(blob);
+  return found != layers_.end() && found->second.fill && found->second.state != State::kGivenUp;
+}
+
+void Swarms::Run() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    std::vector<Digest> blobs;
+    for (const auto& [blob, layer] : layers_) blobs.push_back(blob);
+    lock.unlock();
+    for (const Digest& blob : blobs) Tick(blob);
+    lock.lock();
+    if (!stopping_) wake_.wait_for(lock, kTick);
+  }
+}
+
+void Swarms::Tick(const Digest& blob) {
+  Layer layer;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = layers_.find(blob);
+    if (found == layers_.end()) return;
+    if (Clock::now() >= found->second.end) {
+      layers_.erase(found);
+      session_->Remove(blob);
+      return;
+    }
+    layer = found->second;
+  }
+  switch (layer.state) {
+    case State::kWaiting:
+      if (layer.lazy == nullptr || (!layer.fill && !IsWhole(*layer.stored))) return;
+      if (parts_.may_offer(blob)) return Join(blob, std::move(layer));
+      if (Clock::now() - layer.used > kOfferKnown) GiveUp(blob, "its image is not shared with other nodes");
+      return;
+    case State::kGivenUp:
+      return;
+    case State::kIn:
+      if (layer.lazy == nullptr || !layer.fill) return;
+      RaiseTouched(blob, layer);
+      Supply(blob, layer);
+  }
+}
+
+Result<image_format::Torrent> Swarms::TorrentOf(const Layer& layer) {
+  const image_format::Device& device = layer.stored->device();
+  BANYAN_ASSIGN(const std::string hex, parts_.store.GetNote(NoteKey(device.blob_digest)));
+  BANYAN_ASSIGN(const Digest digest, Digest::FromHex(hex));
+  BANYAN_ASSIGN(const std::string metainfo,
+                parts_.documents.Blob(layer.origins, digest, image_format::kMaxTorrentBytes));
+  return image_format::ReadTorrent(metainfo, device.blob_digest, device.blob_bytes);
+}
+
+void Swarms::Join(const Digest& blob, Layer layer) {
+  const auto torrent = TorrentOf(layer);
+  if (!torrent) return GiveUp(blob, torrent.error().message);
+  const Status added = session_->Add(layer.stored, *torrent);
+  if (!added) return GiveUp(blob, added.error().message);
+  const std::lock_guard lock(mutex_);
+  const auto found = layers_.find(blob);
+  if (found == layers_.end()) return;
+  found->second.state = State::kIn;
+  found->second.joined = found->second.last_progress = Clock::now();
+}
+
+// The ordinary way does it.
+void Swarms::GiveUp(const Digest& blob, const std::string& why) {
+  spdlog::info("layer {} does not travel by swarm: {}", blob.ToString(), why);
+  std::shared_ptr<fetch::LazyLayer> lazy;
+  {
+    const std::lock_guard lock(mutex_);
+    ++given_up_;
+    const auto found = layers_.find(blob);
+    if (found == layers_.end()) return;
+    found->second.state = State::kGivenUp;
+    if (found->second.fill) lazy = found->second.lazy;
+  }
+  if (lazy != nullptr) parts_.scheduler.Fill(*lazy);
+}
+
+void Swarms::RaiseTouched(const Digest& blob, const Layer& layer) {
+  const auto touches = parts_.scheduler.FirstTouches(*layer.lazy);
+  const ChunkIndex chunks = layer.stored->device().chunks.size();
+  for (size_t i = layer.touches; i < touches.size(); ++i) {
+    const ChunkIndex first = touches[i].chunk;
+    session_->Raise(blob, {first, std::min(chunks, first + kRaisedAhead)});
+  }
+  const std::lock_guard lock(mutex_);
+  if (const auto found = layers_.find(blob); found != layers_.end()) found->second.touches = touches.size();
+}
+
+void Swarms::Supply(const Digest& blob, const Layer& layer) {
+  const auto now = Clock::now();
+  const auto progress = fetch::Scheduler::ProgressOf(*layer.lazy);
+  if (progress.missing_bytes == 0) return;
+  const uint64_t here = progress.bytes - progress.missing_bytes;
+  if (here != layer.last_bytes) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = layers_.find(blob); found != layers_.end()) {
+      found->second.last_bytes = here;
+      found->second.last_progress = now;
+    }
+  } else if (now - layer.last_progress > kStalled) {
+    session_->Remove(blob);
+    return GiveUp(blob, fmt::format("nothing has come for {} s", kStalled.count()));
+  }
+  if (now - layer.joined < kFirstSupply) return;
+  swarm::Lack lack = session_->Lacking(blob);
+  if (lack.pieces.empty()) return;
+  // All nodes of the swarm do this at the same time: together about kSuppliedATick a node, and at the end one of all.
+  const double others = std::max<double>(1, lack.swarm_nodes);
+  const double share = std::min(1.0, static_cast<double>(lack.pieces.size()) / others);
+  if (std::uniform_real_distribution<>(0, 1)(random_) > share) return;
+  std::shuffle(lack.pieces.begin(), lack.pieces.end(), random_);
+  lack.pieces.resize(std::min(lack.pieces.size(), kSuppliedATick));
+  std::vector<fetch::Scheduler::PrefetchItem> items;
+  uint64_t bytes = 0;
+  for (const ChunkRange& piece : lack.pieces) {
+    for (ChunkIndex chunk = piece.begin; chunk < piece.end; ++chunk) {
+      if (layer.stored->HasCompressed(chunk) || bytes > kSuppliedUnderWay) continue;
+      items.push_back({layer.lazy, chunk, true});
+      bytes += layer.stored->device().chunks[chunk].compressed_bytes;
+    }
+  }
+  parts_.scheduler.Prefetch(items);
+  const std::lock_guard lock(mutex_);
+  supplied_bytes_ += bytes;
+}
+
+void Swarms::AddMetrics(MetricsPage& page) const {
+  const swarm::SessionStats stats = session_->stats();
+  const auto counter = [&page](const char* name, const char* help, uint64_t value) {
+    page.Counter(name, help, static_cast<double>(value));
+  };
+  counter("banyan_swarm_downloaded_bytes_total", "Payload from peers of swarms.", stats.downloaded_bytes);
+  counter("banyan_swarm_uploaded_bytes_total", "Payload to peers of swarms.", stats.uploaded_bytes);
+  counter("banyan_swarm_failed_bytes_total", "Bytes of pieces that did not pass their check.", stats.failed_bytes);
+  counter("banyan_swarm_redundant_bytes_total", "Bytes from swarms that were here already.", stats.redundant_bytes);
+  counter("banyan_swarm_committed_bytes_total", "Bytes of chunks that swarms brought into the store.",
+          stats.committed_bytes);
+  counter("banyan_swarm_failures_total", "Failures of the swarm that were contained.", stats.failures);
+  page.Gauge("banyan_swarm_connections", "Connections to peers of swarms.", static_cast<double>(stats.connections));
+  page.Gauge("banyan_swarm_listening", "Whether peers of swarms can call this node.", stats.listening ? 1 : 0);
+  const std::lock_guard lock(mutex_);
+  counter("banyan_swarm_supplied_bytes_total", "Bytes asked of proxy or tree because no peer of a swarm had them.",
+          supplied_bytes_);
+  counter("banyan_swarm_given_up_total", "Layers that were to travel by swarm and did not.", given_up_);
+  page.Gauge("banyan_swarm_layers", "Layers that are offered or fetched by swarm.",
+             static_cast<double>(layers_.size()));
+}
+
+}  // namespace banyan::peer_agent
