@@ -180,13 +180,17 @@ void Links::SendNext(PeerId server_id) {
   server.sending = id;
 
   const Nanos now = events_.now();
-  const Nanos sent = now + NanosFor(bytes, server.up_nanos);
+  const uint64_t burst = options_.burst_bytes;
+  server.up_free = std::max(now - NanosFor(burst, server.up_nanos), server.up_free) + NanosFor(bytes, server.up_nanos);
+  const Nanos sent = std::max(now, server.up_free);
   const Nanos latency = LatencyBetween(server_id, connection.client);
   Peer& client = peers_[connection.client];
-  const Nanos through = std::max(now + latency, client.down_free) + NanosFor(bytes, client.down_nanos);
-  client.down_free = std::max(sent + latency, through);
+  const Nanos through = std::max(now + latency - NanosFor(burst, client.down_nanos), client.down_free) +
+                        NanosFor(bytes, client.down_nanos);
+  const Nanos arrives = std::max(sent + latency, through);
+  client.down_free = burst == 0 ? arrives : through;
   events_.At(sent, EventKind::kSliceSent, server_id);
-  events_.At(client.down_free, EventKind::kSliceArrives, id, bytes);
+  events_.At(arrives, EventKind::kSliceArrives, id, bytes);
 }
 
 void Links::OnSliceSent(PeerId server_id) {

@@ -54,6 +54,7 @@ class Links {
     uint64_t slice_bytes = 64 * kKiB;    // of a link's time
     bool whole_chunks = false;           // a slice is a chunk: fewer events
     uint64_t window_bytes = 256 * kKiB;  // of a connection
+    uint64_t burst_bytes = 0;            // what a link that was idle passes at once: a shaper's bucket
     Nanos latency = 100 * kMicrosecond;  // one way
     Nanos zone_latency = 0;              // and so much more between zones
     double unfairness = 0;               // deviation of the logarithm of connections' weights
@@ -133,13 +134,15 @@ class Links {
     bool listed = false;
     std::vector<TransferId> queue;  // with granted bytes, in order
   };
+  static constexpr Nanos kBefore = 1'000 * kSecond;  // a bucket was filled long ago
   // A connection that may send: level, served, connection.
   using Ready = std::tuple<uint8_t, double, uint32_t>;
   // What each slice needs comes first, within two cache lines: with thousands of peers time is cache misses.
   struct alignas(64) Peer {
     double up_nanos = 0;  // a byte
     double down_nanos = 0;
-    Nanos down_free = 0;
+    Nanos up_free = -kBefore;  // when all it has passed would have been passed at its rate
+    Nanos down_free = -kBefore;
     double clock = 0;  // of `served`
     TransferId sending = UINT32_MAX;
     uint32_t zone = 0;

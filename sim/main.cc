@@ -26,7 +26,9 @@ void TakeHugePages(char** argv) {
   constexpr const char* kTunables = "GLIBC_TUNABLES";
   if (std::getenv(kTunables) != nullptr) return;
   ::setenv(kTunables, "glibc.malloc.hugetlb=1", 1);
-  ::execv("/proc/self/exe", argv);  // if it fails: without
+  std::error_code error;
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) ::execv(self.c_str(), argv);  // if it fails: without
 }
 
 struct RunOptions {

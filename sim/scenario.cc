@@ -277,6 +277,7 @@ const std::map<std::string_view, Setter>& Keys() {
       {"unfairness", Set(&S::unfairness, sigma)},
       {"slice", SetSlice},
       {"window", SetWindow},
+      {"burst", Set(&S::burst_bytes, ParseBytes)},
       {"coarse", Set(&S::coarse, ParseBool)},
       {"uplink", Set(&S::uplink_of, ParseUplinks)},
       {"knows_links", Set(&S::knows_links, ParseBool)},

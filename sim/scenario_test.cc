@@ -62,6 +62,15 @@ TEST(ScenarioTest, Events) {
   EXPECT_EQ(parsed->front().requests_end, 60 * kSecond);
 }
 
+TEST(ScenarioTest, UplinksOfSingleNodes) {
+  const auto parsed = ParseScenarios("nodes = 9\nuplink = 3: 50mbit, 8: 8mbit\n", "x.txt");
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  const std::vector<std::pair<uint32_t, double>> expected = {{3, 6.25e6}, {8, 1e6}};
+  EXPECT_EQ(parsed->front().uplink_of, expected);
+  EXPECT_THAT(ErrorOf("uplink = 3 50mbit"), HasSubstr("is not NODE: RATE"));
+  EXPECT_THAT(ErrorOf("nodes = 3\nuplink = 3: 50mbit"), HasSubstr("there is no node 3 among 3"));
+}
+
 TEST(ScenarioTest, ErrorsNameTheLine) {
   EXPECT_THAT(ErrorOf("nodes = 3\nnods = 4\n"), HasSubstr("x.txt:2: there is no key \"nods\""));
   EXPECT_THAT(ErrorOf("nodes = many"), HasSubstr("x.txt:1: nodes: \"many\" is not a number"));

@@ -111,6 +111,46 @@ TEST(SimulationTest, TwoStripesUseEveryUplink) {
   EXPECT_GE(one.metrics.at("last"), 1.9 * one.metrics.at("bound"));
 }
 
+TEST(SimulationTest, AnIdleLinkPassesItsBucketAtOnce) {
+  Scenario scenario = Small(1);
+  scenario.trees = Trees::kStar;
+  const double without = Simulate(scenario).metrics.at("last");
+  scenario.burst_bytes = 2'000'000;
+  const Outcome outcome = Simulate(scenario);
+  ExpectConserved(scenario, outcome);
+  EXPECT_NEAR(without - outcome.metrics.at("last"), 2e6 / kRate, 0.02);
+}
+
+TEST(SimulationTest, ASlowUplinkIsLearnedFromHeartbeats) {
+  Scenario scenario;
+  scenario.nodes = 16;
+  scenario.uplink_of = {{3, scenario.up / 2}};
+  const Outcome known = Simulate(scenario);
+  scenario.knows_links = false;
+  const Outcome learned = Simulate(scenario);
+  scenario.learns_links = false;
+  const Outcome neither = Simulate(scenario);
+  EXPECT_EQ(known.metrics.at("moves"), 0);
+  EXPECT_GT(learned.metrics.at("moves"), 0);
+  EXPECT_LE(known.metrics.at("last_fast"), 1.15 * known.metrics.at("bound"));
+  EXPECT_LE(learned.metrics.at("last_fast"), 1.3 * learned.metrics.at("bound"));
+  EXPECT_GT(neither.metrics.at("last_fast"), 1.3 * neither.metrics.at("bound"));
+}
+
+// Lanes that take each other's tail may come to wait for one another.
+TEST(SimulationTest, LanesThatStealDoNotWaitForEachOther) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Scenario scenario;
+    scenario.seed = seed;
+    scenario.nodes = 3;
+    scenario.up = scenario.down = scenario.proxy_up = 5e6;
+    scenario.image_bytes = 8'388'608;
+    scenario.metadata_bytes = 3000;
+    const Outcome outcome = Simulate(scenario);
+    EXPECT_LE(outcome.metrics.at("last"), 2 * outcome.metrics.at("bound")) << "seed " << seed;
+  }
+}
+
 TEST(SimulationTest, SurvivorsOfDeathsEndWithEveryChunk) {
   for (const auto action : {ScriptedEvent::Action::kKill, ScriptedEvent::Action::kSilence}) {
     Scenario scenario = Small(30);
