@@ -54,8 +54,13 @@ class Browser final : public net::HttpReply {
     ended_ = true;
   }
   void Abort() override {
-    MutexLock lock(mutex_);
-    aborted_ = true;
+    std::deque<std::function<void(bool)>> waiting;
+    {
+      MutexLock lock(mutex_);
+      aborted_ = true;
+      waiting.swap(waiting_);
+    }
+    for (const auto& on_written : waiting) on_written(false);
   }
 
   void SetStuck(bool stuck) {
