@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -30,6 +31,7 @@ constexpr milliseconds kSettlePatience{400};
 constexpr std::chrono::minutes kPrivateLasts{5};
 constexpr size_t kMaxPrivate = 4096;
 constexpr milliseconds kBlobPatience{30'000};
+constexpr milliseconds kSaveAgain{500};
 constexpr size_t kStartsLookedAt = 16;
 
 proto::tree::PeerReport::Kind KindOf(fetch::PeerFault fault) {
@@ -82,11 +84,12 @@ Peers::Peers(Options options, std::string token, fetch::Timer& timer)
   tree.hello = [this] { return MakeHello(); };
   tree.heartbeat = [this] { return MakeHeartbeat(); };
   tree.on_message = [this](const proto::tree::ManagerMessage& message) { OnMessage(message); };
-  tree.on_tick = [this] { Tick(); };
+  tree.on_tick = [this] { return Tick(); };
   tree_ = std::make_unique<TreeClient>(std::move(tree));
   functions_ =
       std::make_shared<Functions>(node_, options_.data_root + "/trees.pb", blob_functions_,
                                   [this](proto::tree::NodeMessage message) { tree_->Send(std::move(message)); });
+  functions_->on_due = [this] { tree_->Wake(); };
   functions_->SetNodeSwitch(enabled_);
   functions_->Load();
   http_ = std::make_unique<net::HttpClient>(net::HttpClientOptions{.max_idle_per_peer = 16});
@@ -355,14 +358,16 @@ void Peers::ReportStarts(std::chrono::steady_clock::time_point now) {
   }
 }
 
-// A slow disk must not hold up the beats.
-void Peers::Tick() {
-  functions_->Tick();
-  if (!functions_->dirty() || saving_->exchange(true)) return;
+// A slow disk must not hold up the beats. What changes while it is written calls again.
+std::chrono::steady_clock::time_point Peers::Tick() {
+  const auto next = functions_->Tick();
+  if (!functions_->dirty()) return next;
+  if (saving_->exchange(true)) return std::min(next, std::chrono::steady_clock::now() + kSaveAgain);
   parts_->executor.Post([functions = functions_, saving = saving_] {
     functions->Save();
     *saving = false;
   });
+  return next;
 }
 
 void Peers::OnMessage(const proto::tree::ManagerMessage& message) {

@@ -115,7 +115,7 @@ class Peers final : public fetch::PeerReports {
   void ServeWhole(net::HttpRequest request, const std::shared_ptr<net::HttpReply>& reply);
   Result<mirror::BlobAsk> AskOf(const std::string& function, const Digest& digest);
   void JoinRaw(const mirror::BlobAsk& ask);
-  void Tick();
+  std::chrono::steady_clock::time_point Tick();
   void OnMessage(const proto::tree::ManagerMessage& message);
   proto::tree::Hello MakeHello();
   proto::tree::Heartbeat MakeHeartbeat();

@@ -19,6 +19,7 @@ constexpr milliseconds kFirstRetry{200};
 constexpr milliseconds kLongestRetry{3000};
 // A manager that cannot be reached at all is silent: pings find it out.
 constexpr int kKeepaliveMillis = 3000;
+constexpr std::chrono::hours kLongestSleep{1};
 
 std::shared_ptr<grpc::Channel> ChannelTo(const std::string& manager) {
   grpc::ChannelArguments arguments;
@@ -72,6 +73,12 @@ bool TreeClient::connected() const {
   return connected_;
 }
 
+void TreeClient::Wake() {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(woken_, true)) return;
+  wake_.notify_all();
+}
+
 // False: it is to end.
 bool TreeClient::SleepFor(milliseconds time) {
   std::unique_lock lock(mutex_);
@@ -120,6 +127,7 @@ void TreeClient::RunSession() {
       const std::lock_guard lock(mutex_);
       connected_ = true;
       beat_ = std::clamp(milliseconds(message.welcome().heartbeat_millis()), milliseconds(100), milliseconds(60'000));
+      wake_.notify_all();  // beats begin
       spdlog::info("in session with the tree-manager at {}", options_.manager);
     }
     options_.on_message(message);
@@ -147,18 +155,28 @@ void TreeClient::RunSession() {
 
 void TreeClient::RunSender() {
   auto next_beat = steady_clock::now();
-  auto next_tick = next_beat;
+  auto next_tick = next_beat;  // by what on_tick said
+  auto last_tick = next_beat - options_.tick;
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    wake_.wait_until(lock, next_tick, [this] { return stopping_ || !queue_.empty(); });
-    if (stopping_) return;
+    const auto earliest = last_tick + options_.tick;
+    const auto tick_at = std::max(earliest, woken_ ? earliest : next_tick);
+    const auto until = connected_ ? std::min(next_beat, tick_at) : tick_at;
     const auto now = steady_clock::now();
-    if (now >= next_tick) {
-      next_tick = now + options_.tick;
-      const bool beat = connected_ && now >= next_beat;
-      if (beat) next_beat = now + beat_;
+    if (queue_.empty() && now < until) {
+      wake_.wait_until(lock, std::min(until, now + kLongestSleep));
+      continue;
+    }
+    const bool tick = now >= tick_at;
+    const bool beat = connected_ && now >= next_beat;
+    if (tick) {
+      woken_ = false;
+      last_tick = now;
+    }
+    if (beat) next_beat = now + beat_;
+    if (tick || beat) {
       lock.unlock();
-      options_.on_tick();
+      if (tick) next_tick = options_.on_tick();
       if (beat) {
         proto::tree::NodeMessage message;
         *message.mutable_heartbeat() = options_.heartbeat();

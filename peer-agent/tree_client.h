@@ -28,8 +28,9 @@ class TreeClient {
     std::function<proto::tree::Heartbeat()> heartbeat;
     // On the session's thread, in order; must not block for long.
     std::function<void(const proto::tree::ManagerMessage&)> on_message;
-    // On the sending thread, every `tick`, session or not.
-    std::function<void()> on_tick;
+    // On the sending thread, session or not: at first, and then when it is due by its own last word or by Wake(), but
+    // not more often than every `tick`. Returns when it is due next; time_point::max(): only by Wake().
+    std::function<std::chrono::steady_clock::time_point()> on_tick;
     std::chrono::milliseconds tick{100};
   };
 
@@ -46,6 +47,8 @@ class TreeClient {
   // Queues; dropped when there is no session, or too much is queued.
   void Send(proto::tree::NodeMessage message);
   bool connected() const;
+  // on_tick has something to do. Any thread, cheap; may be called under locks that on_tick takes.
+  void Wake();
 
  private:
   using Stream = grpc::ClientReaderWriterInterface<proto::tree::NodeMessage, proto::tree::ManagerMessage>;
@@ -66,6 +69,7 @@ class TreeClient {
   std::shared_ptr<grpc::ClientContext> call_;  // of stream_
   std::deque<proto::tree::NodeMessage> queue_;
   std::chrono::milliseconds beat_{1000};
+  bool woken_ = false;  // since the last tick began
 
   std::thread sender_;   // writes, and beats
   std::thread session_;  // makes sessions, and reads
