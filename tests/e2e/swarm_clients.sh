@@ -149,7 +149,7 @@ log "a third node is told to bring the image, and says how far it is"
 start_agent three hybrid
 preheat() { "$BANYAN_BIN/banyan" --json --plain-http preheat --manager "$MANAGER" --token-file "$WORK/token" "$@" </dev/null; }
 registered() { "$BANYAN_BIN/banyan" --json nodes --manager "$MANAGER" --token-file "$WORK/token" </dev/null |
-  jq -e '[.nodes[] | select(.node == "three" and .state == "LIVE")] | length == 1'; }
+  jq -e '[.nodes[] | select(.node == "three" and .state == "live")] | length == 1'; }
 wait_for 20 registered || fail "the third node is not here"
 preheat "$REGISTRY/app:1" --nodes three >"$WORK/preheated" || fail "preheat: $(cat "$WORK/preheated")"
 jq -e '.ended and .nodes[0].state == "done" and .nodes[0].presentBytes == .nodes[0].totalBytes' "$WORK/preheated" >/dev/null ||
