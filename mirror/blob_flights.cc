@@ -72,6 +72,11 @@ bool BlobFlights::Serve(const BlobTarget& target, const std::string& range,
   }
 }
 
+bool BlobFlights::IsComing(const Digest& digest) const {
+  const std::scoped_lock lock(mutex_);
+  return flights_.contains(digest);
+}
+
 std::optional<uint64_t> BlobFlights::BlobBytes(const Digest& digest) const {
   const std::scoped_lock lock(mutex_);
   const auto found = flights_.find(digest);

@@ -23,6 +23,8 @@ class BlobFlights {
   // Answers a GET of a blob, joining the flight of it or beginning one. False: the blob is in the store by now, and the
   // reply was not touched.
   bool Serve(const BlobTarget& target, const std::string& range, const std::shared_ptr<net::HttpReply>& reply);
+  // Whether it is on its way.
+  bool IsComing(const Digest& digest) const;
   // The size of a blob that is on its way, if it is known.
   std::optional<uint64_t> BlobBytes(const Digest& digest) const;
   // Ends all flights soon, and begins no more.

@@ -77,6 +77,7 @@ struct Request {
   std::string upstream_name;           // may be empty
   Identity identity;
   bool head = false;
+  bool only_if_cached = false;
   std::string range;
   std::shared_ptr<net::HttpReply> reply;
 };
@@ -205,6 +206,7 @@ void Mirror::Impl::Handle(net::HttpRequest http, std::shared_ptr<net::HttpReply>
   const std::string if_range = HeaderOf(http, "if-range");
   const bool same = if_range.empty() || if_range == "\"" + request.route.reference + "\"";
   if (same) request.range = HeaderOf(http, "range");
+  request.only_if_cached = HeaderOf(http, "cache-control") == "only-if-cached";
   Choose(http, std::move(request));
 }
 
@@ -270,6 +272,9 @@ void Mirror::Impl::ServeBlob(const Request& request) {
     const Result<store::StoredBlob> stored = store_.OpenBlob(digest);
     if (stored) return ServeStoredBlob(request, *stored);
     if (!request.upstream) return Refuse(request, ErrorAnswer(404, "BLOB_UNKNOWN", "not here, and not of an upstream"));
+    if (request.only_if_cached && !flights_.IsComing(digest)) {
+      return Refuse(request, ErrorAnswer(504, "BLOB_UNKNOWN", "neither here nor on its way"));
+    }
     if (request.head) return HeadBlob(request);
     const BlobTarget target{request.upstream, request.route.repository, request.identity, digest};
     if (flights_.Serve(target, request.range, request.reply))

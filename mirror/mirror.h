@@ -7,6 +7,7 @@
 // to be had, 5xx when an upstream failed, never 408 or 429, which it would retry here.
 //
 //   GET, HEAD  /v2/  /v2/<name>/manifests/<tag|digest>  /v2/<name>/blobs/<digest>
+//   with `Cache-Control: only-if-cached`, a blob that is neither in the store nor on its way is 504
 //   GET        /v2/<name>/referrers/<digest>[?artifactType=]  /v2/<name>/tags/list[?n=&last=]
 #pragma once
 

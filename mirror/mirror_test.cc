@@ -2,6 +2,7 @@
 #include "mirror/mirror.h"
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include <fmt/format.h>
@@ -239,6 +240,24 @@ TEST_F(MirrorTest, HooksComeFirst) {
   EXPECT_EQ(fetched, 1);
   EXPECT_EQ(Get(BlobPath(Digest::Of(tree_blob))).body, tree_blob);
   EXPECT_EQ(Count("GET", "/blobs/"), 0U);
+}
+
+TEST_F(MirrorTest, OnlyIfCachedAsksNobody) {
+  Start();
+  const std::string blob = RandomText(2 * kMiB, 8);
+  const Digest digest = registry_->AddBlob(blob);
+  const std::string only = "Cache-Control: only-if-cached\r\n";
+  EXPECT_EQ(Get(BlobPath(digest), only).status, 504);
+  EXPECT_EQ(Count("GET", "/blobs/") + Count("HEAD", "/blobs/"), 0U);
+  registry_->AddFault(
+      {.path_contains = "/blobs/", .kind = Fault::Kind::kDelay, .delay = std::chrono::milliseconds(500), .times = 1});
+  auto first = std::async(std::launch::async, [&] { return Get(BlobPath(digest)).body; });
+  EXPECT_TRUE(Await([&] { return Count("GET", "/blobs/") == 1; }));
+  EXPECT_TRUE(Get(BlobPath(digest), only).body == blob) << "it is on its way";
+  EXPECT_TRUE(first.get() == blob);
+  ASSERT_TRUE(AwaitStored(digest));
+  EXPECT_TRUE(Get(BlobPath(digest), only).body == blob);
+  EXPECT_EQ(Count("GET", "/blobs/"), 1U);
 }
 
 TEST_F(MirrorTest, WithTheUpstreamDownWhatIsHereIsServed) {

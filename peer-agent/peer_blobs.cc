@@ -355,7 +355,7 @@ Status Collect(Collected& collected, uint64_t limit_bytes, Clock::time_point unt
     part = {};  // may be the last to hold the reply, which takes the lock
     lock.lock();
   }
-  if (!collected.ended) return Fail(Code::kUnavailable, "the answer was cut");
+  if (!collected.ended) return Fail(Code::kAborted, "the answer was cut");
   if (collected.status == 200) return {};
   if (collected.status == 404) return Fail(Code::kNotFound, body.substr(0, 200));
   return Fail(Code::kUnavailable, fmt::format("answered {}: {}", collected.status, body.substr(0, 200)));
@@ -447,15 +447,18 @@ void PeerBlobs::OnBadBlob(const Digest& blob) {
   }
 }
 
-Result<std::string> GetBlobFrom(const net::HttpHandler& handler, const mirror::BlobAsk& ask, uint64_t limit_bytes,
-                                std::chrono::milliseconds timeout) {
+namespace {
+
+// kAborted: the answer was cut; kDataLoss: it was another blob's.
+Result<std::string> TryGetBlob(const net::HttpHandler& handler, const mirror::BlobAsk& ask, uint64_t limit_bytes,
+                               Clock::time_point until) {
   const auto collected = std::make_shared<Collected>();
   net::HttpRequest request;
   request.method = "GET";
   request.target = TargetOf(ask);
   handler(std::move(request), std::make_shared<CollectingReply>(collected));
   std::string body;
-  Status status = Collect(*collected, limit_bytes, Clock::now() + timeout, body);
+  const Status status = Collect(*collected, limit_bytes, until, body);
   std::deque<Collected::Part> left;
   {
     const std::lock_guard lock(collected->mutex);
@@ -465,9 +468,25 @@ Result<std::string> GetBlobFrom(const net::HttpHandler& handler, const mirror::B
   for (const Collected::Part& part : left) {
     if (part.on_written) part.on_written(false);
   }
-  if (status && Digest::Of(body) != ask.digest) status = Fail(Code::kDataLoss, "digest mismatch");
-  if (!status) return Fail(status.error().WithContext(fmt::format("blob {}", ask.digest.ToString())));
+  if (!status) return Fail(status.error());
+  if (Digest::Of(body) != ask.digest) return Fail(Code::kDataLoss, "digest mismatch");
   return body;
+}
+
+}  // namespace
+
+Result<std::string> GetBlobFrom(const net::HttpHandler& handler, const mirror::BlobAsk& ask, uint64_t limit_bytes,
+                                std::chrono::milliseconds timeout) {
+  const auto until = Clock::now() + timeout;
+  Result<std::string> got = TryGetBlob(handler, ask, limit_bytes, until);
+  const auto is_bad = [&] {
+    return !got && (got.error().code == Code::kDataLoss || got.error().code == Code::kAborted);
+  };
+  if (is_bad()) got = TryGetBlob(handler, ask, limit_bytes, until);
+  if (got) return got;
+  Error error = got.error();
+  if (error.code == Code::kAborted) error.code = Code::kUnavailable;
+  return Fail(error.WithContext(fmt::format("blob {}", ask.digest.ToString())));
 }
 
 }  // namespace banyan::peer_agent

@@ -89,8 +89,9 @@ class PeerBlobs {
 };
 
 // Asks a handler (mirror::Mirror::Handle) for a blob as a client would, and blocks until it is here and checked against
-// its digest: whoever else asks the handler for it meanwhile shares the one transfer. kResourceExhausted beyond
-// `limit_bytes`; kDeadlineExceeded; else what the answer's status means.
+// its digest: whoever else asks the handler for it meanwhile shares the one transfer. Wrong bytes, and a cut answer
+// (which is how the mirror ends one), are asked for once more: whoever sent them is avoided by then. kResourceExhausted
+// beyond `limit_bytes`; kDeadlineExceeded; else what the answer's status means.
 Result<std::string> GetBlobFrom(const net::HttpHandler& handler, const mirror::BlobAsk& ask, uint64_t limit_bytes,
                                 std::chrono::milliseconds timeout);
 
