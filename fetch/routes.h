@@ -52,11 +52,11 @@ struct Routes {
 };
 
 // Which stripe's peers a request goes to whose chunks belong to stripe `home` and which took a turn of `lane` (another
-// when a lane with nothing to do took them). The lane's own, but for two cases, where it is the home stripe's. Where the
-// proxy feeds that lane and a peer the home stripe: the proxy sends a stripe once. And where this node feeds others in
-// the home stripe: the lane's parent may be below it there, and each would wait for the other. (So no ring is possible
-// in settled trees: a chain of waits goes up the lane's tree through leaves of the home stripe, then up the home
-// stripe's through its interiors.) `has_parent(stripe)`: not the proxy. Shared with the simulator.
+// when a lane with nothing to do took them). The lane's own, but for two cases, where it is the home stripe's. Where
+// the proxy feeds that lane and a peer the home stripe: the proxy sends a stripe once. And where this node feeds others
+// in the home stripe: the lane's parent may be below it there, and each would wait for the other. (So no ring is
+// possible in settled trees: a chain of waits goes up the lane's tree through leaves of the home stripe, then up the
+// home stripe's through its interiors.) `has_parent(stripe)`: not the proxy. Shared with the simulator.
 inline bool NoChildren(size_t) { return false; }
 template <typename HasParent, typename HasChildren = bool (*)(size_t)>
 size_t StripeToAsk(size_t stripes, uint8_t lane, uint8_t home, const HasParent& has_parent,
