@@ -106,6 +106,8 @@ Result<fetch::ResolvedImage> Images::Resolve(const Origins& origins, const net::
     resolved = fetch::ResolveConvertedImage(*origin, SelectorOf(reference), {},
                                             [this](const auto& artifact) { return parts_.trust.Check(artifact); });
     if (resolved) {
+      // An image that is named by its own tag is not asked about: Trust has not told of it.
+      if (parts_.swarms != nullptr) parts_.swarms->Learn(*resolved->artifact);
       Remember(reference.ToString(), *resolved);
       return resolved;
     }
