@@ -43,6 +43,7 @@ struct Flags {
   bool exit_when_idle = false;
   uint64_t idle_seconds = 10;
   bool no_resend = false;
+  bool check = false;
   bool print_config = false;
 };
 
@@ -144,6 +145,7 @@ SIGHUP reads the configuration again. SIGTERM ends the agent; mounts stay for th
 which makes the keeper start it).)");
   app.add_option("--config", flags.config_file,
                  fmt::format("Configuration file (TOML); default: {}, if it is there", kDefaultConfigFile));
+  app.add_flag("--check", flags.check, "Read the configuration and end");
   app.add_flag("--print-config", flags.print_config, "Print a configuration file with every key and its default");
   app.add_option("--data-root", flags.data_root, "Directory for the node store, mount records and sockets");
   app.add_option("--keeper", flags.keeper_socket, "Socket of the banyan-keeper that makes mounts survive this process");
@@ -161,6 +163,11 @@ which makes the keeper start it).)");
   // An agent that a command starts for a data root of its own is not the service that the file configures.
   if (flags.config_file.empty() && !flags.data_root && ::access(kDefaultConfigFile, F_OK) == 0) {
     flags.config_file = kDefaultConfigFile;
+  }
+  if (flags.check) {
+    const auto config = Configure(flags);
+    if (!config) fmt::print(stderr, "banyan-peer-agent: {}\n", config.error().message);
+    return config ? 0 : 2;
   }
   return Run(flags);
 }
