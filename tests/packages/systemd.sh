@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The part of packages.sh with systemd as process 1. Called with the packages installed in the chroot, where they could not be started.
+set -euo pipefail
+root=$PACKAGES_ROOT work=$PACKAGES_WORK here=$(dirname "${BASH_SOURCE[0]}")
+log() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+wait_for() {
+  local deadline=$((SECONDS + $1)); shift
+  until "$@" >/dev/null 2>&1; do ((SECONDS < deadline)) || return 1; sleep 0.1; done
+}
+group=/sys/fs/cgroup/systemd/banyan-packages-$$
+[[ -d /sys/fs/cgroup/systemd ]] || group=/sys/fs/cgroup/banyan-packages-$$
+mkdir "$group"
+
+export PACKAGES_ROOT here group
+unshare --mount --propagation private --net --pid --fork --kill-child bash -c 'echo $$ >"$group/cgroup.procs"; exec unshare --cgroup bash "$here/boot.sh"' \
+  >"$work/boot.log" 2>&1 </dev/null &
+machine=$!
+end() {
+  local status=$?
+  kill -9 "$machine" 2>/dev/null || true
+  wait "$machine" 2>/dev/null || true
+  for _ in 1 2 3 4 5 6 7 8 9 10; do find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true; [[ -d $group ]] || break; sleep 0.2; done
+  exit "$status"
+}
+trap end EXIT
+trap 'exit 143' TERM INT HUP
+fail() {
+  log "FAILED: $*"
+  on journalctl --no-pager -n 40 -o cat >&2 || tail -n 5 "$work/boot.log" >&2
+  exit 1
+}
+child() { process=$(cat "/proc/$machine/task/$machine/children" 2>/dev/null) && process=${process%% *} && [[ -n $process ]]; }
+wait_for 10 child || { log "no machine: $(cat "$work/boot.log")"; exit 1; }
+# on CMD…: on that machine.
+on() { nsenter --target "$process" --mount --net --pid --cgroup --root --wd=/ env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@" </dev/null; }
+on_network() { nsenter --target "$process" --net "$@"; }
+wait_for 60 on systemctl is-system-running --wait || true
+case $(on systemctl is-system-running || true) in running | degraded) ;; *) fail "systemd does not come up" ;; esac
+active() { [[ $(on systemctl is-active "$1") == active ]]; }
+pid_of() { on systemctl show --property MainPID --value "$1"; }
+
+log "after a boot, all services run"
+services=(banyan-keeper banyan-peer-agent banyan-registry-proxy banyan-tree-manager)
+for service in "${services[@]}"; do wait_for 60 active "$service" || fail "$service is not active: $(on systemctl status --no-pager "$service" || true)"; done
+for port in 5050 4651 5065; do wait_for 30 on_network curl --silent --fail "http://127.0.0.1:$port/readyz" || fail "port $port does not answer"; done
+
+log "removed, purged and installed again while systemd runs"
+on dpkg -P banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager banyan >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
+for service in "${services[@]}"; do ! active "$service" || fail "$service runs after its purge"; done
+on sh -c 'dpkg -i /debs/now/*.deb' >"$work/dpkg.log" 2>&1 || fail "installation: $(cat "$work/dpkg.log")"
+for service in "${services[@]}"; do wait_for 30 active "$service" || fail "$service was not started: $(on systemctl status --no-pager "$service" || true)"; done
+[[ $(on stat -c %U:%a /etc/banyan/token) == root:600 ]] || fail "the token is not root's alone"
+
+log "an image, and a reader, as a container is one"
+cat >"$work/registry.yml" <<YML
+version: 0.1
+log: {level: warn}
+storage: {filesystem: {rootdirectory: $work/registry}, delete: {enabled: true}}
+http: {addr: "127.0.0.1:5000", secret: banyan}
+YML
+OTEL_TRACES_EXPORTER=none on_network docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 </dev/null &
+wait_for 20 on_network curl --silent --fail http://127.0.0.1:5000/v2/ || fail "no registry"
+on_network skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$PACKAGES_OCI:app" docker://127.0.0.1:5000/app:1 </dev/null
+on banyan --quiet --plain-http --data-root /tmp/converter convert docker://127.0.0.1:5000/app:1
+mkdir -p "$root/srv"
+on mkdir -p /srv/app
+on banyan --quiet --plain-http mount docker://127.0.0.1:5000/app:1 /srv/app
+cat >"$root/srv/reader.sh" <<'READER'
+# A process of the machine that reads, drops what the kernel has cached, and reads again; one line a round.
+wanted=$(sha256sum </srv/app/own.bin)
+while :; do
+  dd if=/srv/app/own.bin of=/dev/null bs=1M iflag=nocache status=none || exit 1
+  dd if=/srv/app/own.bin iflag=nocache count=0 status=none
+  [ "$(sha256sum </srv/app/own.bin)" = "$wanted" ] || exit 1
+  echo round
+  sleep 0.05
+done
+READER
+nsenter --target "$process" --mount --net --pid --root --wd=/ sh /srv/reader.sh >"$work/rounds" 2>"$work/reader.err" </dev/null &
+reader=$!
+rounds() { wc -l <"$work/rounds"; }
+reads_on() {
+  local from
+  from=$(rounds)
+  wait_for 30 eval "(( \$(rounds) >= $from + 3 ))" || fail "the reader does not read on $1: $(cat "$work/reader.err")"
+  kill -0 "$reader" 2>/dev/null || fail "the reader ended $1: $(cat "$work/reader.err")"
+}
+reads_on "at first"
+
+log "upgrade: the agent is restarted, the keeper is not"
+agent=$(pid_of banyan-peer-agent) keeper=$(pid_of banyan-keeper)
+on sh -c 'dpkg -i /debs/later/*.deb' >"$work/dpkg.log" 2>&1 || fail "upgrade: $(cat "$work/dpkg.log")"
+for service in "${services[@]}"; do wait_for 30 active "$service" || fail "$service does not run after the upgrade"; done
+[[ $(pid_of banyan-peer-agent) != "$agent" ]] || fail "the agent was not restarted"
+[[ $(pid_of banyan-keeper) == "$keeper" ]] || fail "the keeper was restarted"
+reads_on "after the upgrade"
+
+log "removal: an agent whose image is mounted runs on"
+agent=$(pid_of banyan-peer-agent)
+on dpkg -r banyan-peer-agent banyan-keeper >"$work/dpkg.log" 2>&1 || fail "removal: $(cat "$work/dpkg.log")"
+grep -q "runs on" "$work/dpkg.log" || fail "the removal does not say that the agent runs on: $(cat "$work/dpkg.log")"
+on kill -0 "$agent" || fail "the removal ended the agent"
+on kill -0 "$keeper" || fail "the removal ended the keeper"
+reads_on "after the removal"
+kill "$reader"
+wait "$reader" 2>/dev/null || true
+on umount /srv/app
+on systemctl stop banyan-peer-agent banyan-keeper
+if on kill -0 "$agent" 2>/dev/null; then fail "the agent cannot be stopped"; fi
+
+log "purge"
+on dpkg -P banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager banyan >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
+left=$(on systemctl list-unit-files --no-legend 'banyan*')
+[[ -z $left ]] || fail "units are left: $left"
+log "removed"
