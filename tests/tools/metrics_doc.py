@@ -35,7 +35,7 @@ def documented(path):
             metrics = out.setdefault(daemon, {})
             if name in metrics:
                 sys.exit(f"{path}: {name} stands twice for {daemon}")
-            metrics[name] = (kind.split(",")[0], labels, "once" in kind)
+            metrics[name] = (kind.split(",")[0], labels, "," in kind)
     return out
 
 
