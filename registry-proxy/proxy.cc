@@ -12,7 +12,9 @@
 #include "common/settings.h"
 #include "image-format/oci.h"
 #include "mirror/answers.h"
+#include "mirror/metrics.h"
 #include "net/url.h"
+#include "store/metrics.h"
 
 namespace banyan::registry_proxy {
 namespace {
@@ -381,31 +383,14 @@ Result<std::unique_ptr<net::Repository>> Proxy::OpenRepository(const std::string
 net::HttpResponse Proxy::Metrics() const {
   MetricsPage page;
   page.Process(version_);
-  const mirror::Stats stats = mirror_->stats();
-  for (size_t kind = 0; kind < mirror::kRequestKindNames.size(); ++kind) {
-    for (size_t result = 0; result < mirror::kRequestResultNames.size(); ++result) {
-      page.Counter("banyan_mirror_requests_total", "Requests of the mirror.",
-                   {{"kind", std::string(mirror::kRequestKindNames[kind])},
-                    {"result", std::string(mirror::kRequestResultNames[result])}},
-                   static_cast<double>(stats.requests[kind][result]));
-    }
-  }
+  mirror::AddMetrics(mirror_->stats(), page);
   const auto counter = [&](const char* name, const char* help, uint64_t value) {
     page.Counter(name, help, static_cast<double>(value));
   };
   const auto gauge = [&](const char* name, const char* help, uint64_t value) {
     page.Gauge(name, help, static_cast<double>(value));
   };
-  counter("banyan_mirror_hit_bytes_total", "Bytes of blobs that were here when asked for.", stats.hit_bytes);
-  counter("banyan_mirror_miss_bytes_total", "Bytes of blobs that were passed on while they came.", stats.miss_bytes);
-  counter("banyan_mirror_upstream_bytes_total", "Bytes of blobs received from upstreams.", stats.upstream_bytes);
-  counter("banyan_mirror_flights_joined_total", "Requests that joined a fetch under way.", stats.flights_joined);
-  counter("banyan_mirror_flights_failed_total", "Fetches that failed or were refused.", stats.flights_failed);
-  counter("banyan_mirror_fills_uncached_total", "Blobs that the store had no room for.", stats.fills_uncached);
-  gauge("banyan_mirror_flights_active", "Fetches under way.", stats.flights_active);
-  const store::StoreUsage usage = store_->usage();
-  gauge("banyan_store_bytes", "Copies of upstream content on disk.", usage.blob_bytes + usage.device_bytes);
-  gauge("banyan_store_budget_bytes", "What they may take.", usage.budget_bytes);
+  store::AddMetrics(store_->usage(), page);
   gauge("banyan_content_bytes", "Artifacts and pushed images on disk.", content_->used_bytes());
   counter("banyan_torrents_made_total", "Torrents made of blobs because they were asked for.", torrents_->made());
   gauge("banyan_uploads_active", "Pushes of blobs under way.", own_->uploads());
