@@ -14,6 +14,7 @@ if [[ ${BANYAN_SANDBOX:-} != inside ]]; then
 fi
 
 trap - EXIT
+rmdir "$WORK"  # e2e.sh made another one
 WORK=$SANDBOX_WORK
 script=$1
 cp "$script" "$WORK/script"
