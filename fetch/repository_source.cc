@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include "fetch/priority_header.h"
+
 namespace banyan::fetch {
 
 // One range request. The repository's thread, the deadline and the source's destructor meet here: whoever sets
@@ -116,7 +118,8 @@ void RepositorySource::Fetch(ChunkRequest request, OnChunk on_chunk) {
     timer->Cancel(transfer->alarm);
   };
   transfer->range_id = repository_->FetchRange(
-      blob, range, [transfer](std::span<const std::byte> data) { transfer->OnData(data); }, on_done);
+      blob, range, FormatPriority(transfer->request.priority),
+      [transfer](std::span<const std::byte> data) { transfer->OnData(data); }, on_done);
   SetAlarm(transfer);
 }
 

@@ -31,7 +31,7 @@ Status FetchAndWait(net::Repository& repository, const Digest& digest, ByteRange
   std::optional<Status> outcome;
   body.clear();
   repository.FetchRange(
-      digest, range,
+      digest, range, {},
       [&](std::span<const std::byte> data) { body.append(reinterpret_cast<const char*>(data.data()), data.size()); },
       [&](const Status& status) {
         const std::scoped_lock lock(mutex);

@@ -239,7 +239,7 @@ TEST(DockerRegistryTest, ManyRangesAtOnce) {
   std::vector<std::string> parts(kRanges);
   for (size_t i = 0; i < kRanges; ++i) {
     repository->FetchRange(
-        Digest::Of(blob), {i * 40'000, (i + 1) * 40'000},
+        Digest::Of(blob), {i * 40'000, (i + 1) * 40'000}, {},
         [&parts, i](std::span<const std::byte> data) {
           parts[i].append(reinterpret_cast<const char*>(data.data()), data.size());
         },

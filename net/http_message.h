@@ -22,7 +22,7 @@ struct HttpRequest {
   std::string target;  // path and query, as sent
   HeaderList headers;
   std::string body;
-  std::string client;  // the address of who asks, without the port; only from a server
+  std::string client;                    // the address of who asks, without the port; only from a server
   std::shared_ptr<HttpBody> taken_body;  // who has had the body, if a HttpBodyOpener gave one
   bool keep_alive = false;
 

@@ -174,7 +174,7 @@ class OciLayoutRepository final : public Repository {
   Result<std::unique_ptr<ByteSource>> OpenBlob(const Digest& digest) override;
   Status PutBlobFile(const Digest& digest, const std::string& path) override;
   Status PutBlob(const Digest& digest, std::string_view bytes) override;
-  uint64_t FetchRange(const Digest& digest, ByteRange range, OnData on_data, OnDone on_done) override;
+  uint64_t FetchRange(const Digest& digest, ByteRange range, std::string_view, OnData on_data, OnDone on_done) override;
   void CancelRange(uint64_t id) override { ranges_.Cancel(id); }
   const std::string& name() const override { return name_; }
 
@@ -353,7 +353,8 @@ Status OciLayoutRepository::PutBlob(const Digest& digest, std::string_view bytes
   return Store(digest, source);
 }
 
-uint64_t OciLayoutRepository::FetchRange(const Digest& digest, ByteRange range, OnData on_data, OnDone on_done) {
+uint64_t OciLayoutRepository::FetchRange(const Digest& digest, ByteRange range, std::string_view, OnData on_data,
+                                         OnDone on_done) {
   const std::string what = fmt::format("{} bytes {}-{}", What(digest), range.begin, range.end);
   return ranges_.Add({0, BlobPath(digest), what, range, std::move(on_data), std::move(on_done)});
 }

@@ -24,6 +24,7 @@ struct RangeFetcher::Job {
   uint64_t id = 0;
   Digest digest;
   ByteRange range;
+  std::string priority;
   Repository::OnData on_data;
   Repository::OnDone on_done;
 
@@ -84,12 +85,13 @@ Status RangeFetcher::Job::Conclude(const Status& status, const std::string& name
   return {};
 }
 
-uint64_t RangeFetcher::Fetch(const Digest& digest, ByteRange range, Repository::OnData on_data,
-                             Repository::OnDone on_done) {
+uint64_t RangeFetcher::Fetch(const Digest& digest, ByteRange range, std::string_view priority,
+                             Repository::OnData on_data, Repository::OnDone on_done) {
   auto job = std::make_shared<Job>();
   job->id = next_id_++;
   job->digest = digest;
   job->range = range;
+  job->priority = priority;
   job->on_data = std::move(on_data);
   job->on_done = std::move(on_done);
   const uint64_t id = job->id;
@@ -129,6 +131,7 @@ void RangeFetcher::Begin(const std::shared_ptr<Job>& job) {
   RegistryRequest request;
   request.target = fmt::format("{}/blobs/{}", repository_path_, job->digest.ToString());
   request.headers.push_back("Range: " + FormatRange(job->range));
+  if (!job->priority.empty()) request.headers.push_back("Priority: " + job->priority);
   request.what = job->What();
   request.blob = job->digest;
   RegistryHandlers handlers;

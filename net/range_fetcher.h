@@ -23,7 +23,8 @@ class RangeFetcher {
   RangeFetcher(RegistrySession& session, std::string repository_path, uint32_t max_active)
       : session_(session), repository_path_(std::move(repository_path)), max_active_(max_active > 0 ? max_active : 1) {}
 
-  uint64_t Fetch(const Digest& digest, ByteRange range, Repository::OnData on_data, Repository::OnDone on_done);
+  uint64_t Fetch(const Digest& digest, ByteRange range, std::string_view priority, Repository::OnData on_data,
+                 Repository::OnDone on_done);
   void Cancel(uint64_t id);
 
  private:

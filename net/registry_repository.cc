@@ -110,8 +110,9 @@ class RegistryRepository final : public Repository {
   Result<std::unique_ptr<ByteSource>> OpenBlob(const Digest& digest) override;
   Status PutBlobFile(const Digest& digest, const std::string& path) override;
   Status PutBlob(const Digest& digest, std::string_view bytes) override;
-  uint64_t FetchRange(const Digest& digest, ByteRange range, OnData on_data, OnDone on_done) override {
-    return ranges_.Fetch(digest, range, std::move(on_data), std::move(on_done));
+  uint64_t FetchRange(const Digest& digest, ByteRange range, std::string_view priority, OnData on_data,
+                      OnDone on_done) override {
+    return ranges_.Fetch(digest, range, priority, std::move(on_data), std::move(on_done));
   }
   void CancelRange(uint64_t id) override { ranges_.Cancel(id); }
   const std::string& name() const override { return session_->name(); }

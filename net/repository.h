@@ -101,8 +101,9 @@ class Repository {
   // retries: the caller has other sources. After the repository's destruction began, on_done gets kCancelled.
   using OnData = std::function<void(std::span<const std::byte>)>;
   using OnDone = std::function<void(Status)>;
-  // Returns an id for CancelRange().
-  virtual uint64_t FetchRange(const Digest& digest, ByteRange range, OnData on_data, OnDone on_done) = 0;
+  // `priority` is the value of a Priority header (RFC 9218); empty: none. Returns an id for CancelRange().
+  virtual uint64_t FetchRange(const Digest& digest, ByteRange range, std::string_view priority, OnData on_data,
+                              OnDone on_done) = 0;
   // The request's on_done is called with kCancelled soon, unless it has been called. Unknown ids are ignored.
   virtual void CancelRange(uint64_t id) = 0;
 

@@ -212,7 +212,7 @@ TEST_F(RepositoryFaultTest, ManyRangesShareOneTokenFetch) {
     auto promise = std::make_shared<std::promise<bool>>();
     results.push_back(promise->get_future());
     repository_->FetchRange(
-        digest_, {0, 1000}, [](std::span<const std::byte>) {},
+        digest_, {0, 1000}, {}, [](std::span<const std::byte>) {},
         [promise](const Status& status) { promise->set_value(status.has_value()); });
   }
   for (auto& result : results) EXPECT_TRUE(result.get());
@@ -328,7 +328,7 @@ TEST_F(RepositoryFaultTest, CancelAndDestructionAnswerOnce) {
   std::vector<uint64_t> ids;
   for (int i = 0; i < 20; ++i) {
     ids.push_back(repository_->FetchRange(
-        digest_, {0, 1000}, [](std::span<const std::byte>) {},
+        digest_, {0, 1000}, {}, [](std::span<const std::byte>) {},
         [&](const Status& status) { ++(!status && status.error().code == Code::kCancelled ? cancelled : others); }));
   }
   for (size_t i = 0; i < 10; ++i) repository_->CancelRange(ids[i]);

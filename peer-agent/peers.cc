@@ -102,10 +102,10 @@ Peers::Peers(Options options, std::string token, fetch::Timer& timer)
   client.token = token_;
   client_ = std::make_unique<fetch::PeerClient>(std::move(client));
   PeerBlobsOptions blobs;
-  blobs.health = &client_->health();
   blobs.node = node_;
   blobs.token = token_;
   blobs.routes = [this](const std::string& function) { return functions_->RoutesOf(function); };
+  blobs.health = &client_->health();
   blobs.waits = &blob_waits_;
   blobs.reports = this;
   blobs_ = std::make_unique<PeerBlobs>(std::move(blobs));

@@ -16,6 +16,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "common/executor.h"
 #include "common/metrics.h"
@@ -37,6 +38,8 @@
 #include "peer-agent/registries.h"
 #include "peer-agent/start_report.h"
 #include "peer-agent/tree_client.h"
+#include "proto/agent.pb.h"
+#include "store/node_store.h"
 
 namespace banyan::peer_agent {
 

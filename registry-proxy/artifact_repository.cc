@@ -62,7 +62,7 @@ class StoreRepository final : public net::Repository {
     BANYAN_TRY(store_.PutBlob(digest, bytes));
     return store_.LinkBlob(name_, digest);
   }
-  uint64_t FetchRange(const Digest&, ByteRange, OnData, OnDone on_done) override {
+  uint64_t FetchRange(const Digest&, ByteRange, std::string_view, OnData, OnDone on_done) override {
     on_done(Fail(Code::kUnimplemented, "no ranges from the content store"));
     return 0;
   }

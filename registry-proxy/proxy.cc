@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/settings.h"
+#include "fetch/priority_header.h"
 #include "image-format/oci.h"
 #include "mirror/answers.h"
 #include "mirror/metrics.h"
@@ -22,6 +23,7 @@ namespace {
 constexpr uint64_t kMaxKeyBytes = 16 * kKiB;
 constexpr uint64_t kMaxPasswordBytes = 1 * kMiB;
 constexpr std::chrono::hours kGarbageAge{24};
+constexpr uint32_t kNotSentBytes = 32 * kKiB;  // what the kernel takes ahead of the link, a client
 
 mirror::EndpointOptions EndpointOf(const std::string& text, const std::string& ca_file) {
   const auto url = net::Url::Parse(text);  // checked with the configuration
@@ -92,6 +94,7 @@ Proxy::~Proxy() {
   if (conversions_) conversions_->Stop();  // it reads through the server
   if (torrents_) torrents_->Stop();        // so do they
   if (server_) server_->Stop();
+  uplink_.Close();
   if (disk_workers_) disk_workers_->Stop();
   if (check_workers_) check_workers_->Stop();
   mirror_.reset();
@@ -216,8 +219,10 @@ Status Proxy::Serve() {
     if (!route || !route->host.empty() || route->Parameter("ns")) return nullptr;
     return own_->OpenBody(head, *route);
   };
+  options.notsent_bytes = kNotSentBytes;
   BANYAN_ASSIGN(server_, net::HttpServer::Start(options, [this](net::HttpRequest request, auto reply) {
-                  mirror_->Handle(std::move(request), std::move(reply));
+                  auto by_turns = ByTurns(request, std::move(reply));
+                  mirror_->Handle(std::move(request), std::move(by_turns));
                 }));
   if (!net::IsLoopbackHost(listen.ToString())) {
     spdlog::warn("plain HTTP on {}: anyone on this network can read and change what goes over it", config_.listen);
@@ -238,6 +243,18 @@ void Proxy::CollectGarbage() {
 std::string Proxy::UpstreamOf(const mirror::Route& route) const {
   if (const auto ns = route.Parameter("ns"); ns && !ns->empty()) return *ns;
   return route.host.empty() ? config_.default_upstream : route.host;
+}
+
+std::shared_ptr<net::HttpReply> Proxy::ByTurns(const net::HttpRequest& request, std::shared_ptr<net::HttpReply> reply) {
+  if (request.method != "GET" || net::IsLoopbackHost(request.client)) return reply;
+  const auto route = mirror::ParseRoute(request.target, true);
+  if (!route || route->kind != mirror::Route::Kind::kBlob) return reply;
+  const std::string* priority = request.headers.Find("priority");
+  fetch::UplinkGate::Answer answer;
+  answer.child = request.client;
+  answer.function = route->repository;
+  answer.priority = fetch::ParsePriority(priority == nullptr ? std::string_view() : *priority);
+  return uplink_.Wrap(std::move(reply), std::move(answer));
 }
 
 bool Proxy::AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply) {

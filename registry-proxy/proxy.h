@@ -9,6 +9,8 @@
 #include <string>
 
 #include "common/result.h"
+#include "fetch/timer.h"
+#include "fetch/uplink_gate.h"
 #include "image-format/signature.h"
 #include "mirror/mirror.h"
 #include "mirror/workers.h"
@@ -46,6 +48,8 @@ class Proxy {
   Status StartConversions();
   Status Serve();
 
+  // `reply`, or one before it that shares the uplink by turns: bytes of blobs that leave this machine.
+  std::shared_ptr<net::HttpReply> ByTurns(const net::HttpRequest& request, std::shared_ptr<net::HttpReply> reply);
   bool AnswerFirst(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
   bool AnswerArtifact(net::HttpRequest& request, const mirror::Route& route, std::shared_ptr<net::HttpReply>& reply);
   bool AnswerTorrent(net::HttpRequest& request, std::shared_ptr<net::HttpReply>& reply);
@@ -73,6 +77,8 @@ class Proxy {
   std::unique_ptr<Conversions> conversions_;
   std::unique_ptr<Torrents> torrents_;
   std::unique_ptr<mirror::Mirror> mirror_;
+  fetch::ThreadTimer timer_;
+  fetch::UplinkGate uplink_{{}, timer_};
   std::unique_ptr<net::HttpServer> server_;
   std::unique_ptr<StatusService> status_;
 };

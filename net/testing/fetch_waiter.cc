@@ -12,7 +12,7 @@ Result<std::string> FetchAndWait(Repository& repository, const Digest& digest, B
   };
   const auto state = std::make_shared<State>();  // shared with callbacks that may outlive a failed test
   repository.FetchRange(
-      digest, range,
+      digest, range, {},
       [state](std::span<const std::byte> data) {
         state->bytes.append(reinterpret_cast<const char*>(data.data()), data.size());
       },
