@@ -26,8 +26,8 @@ Result<HostPort> ParseHostPort(std::string_view text);
 // or holds anything else, spaces at its end included: two programs must not read two tokens out of one file.
 Result<std::string> ReadToken(const std::string& path);
 
-// What stands before /announce in the URL of a cluster's tracker: "/<32 hex digits>" that follow from the cluster's token,
-// and from which the token does not follow; empty when there is no token.
+// What stands before /announce in the URL of a cluster's tracker: "/<32 hex digits>" that follow from the cluster's
+// token, and from which the token does not follow; empty when there is no token.
 std::string TrackerPath(std::string_view token);
 
 }  // namespace banyan

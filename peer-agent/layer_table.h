@@ -30,8 +30,8 @@ struct LiveLayer {
 // Internally synchronised.
 class LayerTable {
  public:
-  // All borrowed; they outlive the table. `peers` may be null: chunks come from the origins alone; `swarms` too: nothing
-  // travels by swarm.
+  // All borrowed; they outlive the table. `peers` may be null: chunks come from the origins alone; `swarms` too:
+  // nothing travels by swarm.
   LayerTable(store::NodeStore& store, fetch::Scheduler& scheduler, fetch::Timer& timer, lazyfs::DeviceServer& devices,
              Peers* peers, Swarms* swarms = nullptr)
       : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices), peers_(peers), swarms_(swarms) {}
