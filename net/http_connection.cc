@@ -1,5 +1,7 @@
 #include "net/http_connection.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -25,6 +27,7 @@ using boost::system::error_code;
 constexpr size_t kReadBytes = 16 * 1024;
 constexpr size_t kTurnBytes = 1024 * 1024;
 constexpr size_t kCopyBytes = 256 * 1024;
+constexpr std::chrono::milliseconds kReleaseInterval{50};
 
 std::string FormatHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
                        std::optional<uint64_t> body_bytes, bool chunked, bool keep_alive) {
@@ -126,7 +129,8 @@ HttpConnection::HttpConnection(std::shared_ptr<HttpServer::Impl> server, tcp::so
       socket_(std::move(socket)),
       client_(AddressOf(socket_)),
       strand_(asio::make_strand(server_->context)),
-      timer_(server_->context) {}
+      timer_(server_->context),
+      release_timer_(server_->context) {}
 
 // A timer that fires early looks again, so that moving the deadline away costs nothing.
 void HttpConnection::SetDeadline(std::chrono::milliseconds timeout) {
@@ -307,6 +311,8 @@ void HttpConnection::Close() {
   error_code ignored;
   socket_.close(ignored);
   timer_.cancel();
+  release_timer_.cancel();
+  unacknowledged_.clear();
   pumping_ = false;
   EndBody(false);
   for (Output& output : std::exchange(outputs_, {})) {
@@ -368,7 +374,10 @@ void HttpConnection::Pump() {
     const ssize_t count = SendPiece(output, wanted);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno != EAGAIN) return Close();
-    if (count > 0) SetDeadline(server_->options.write_timeout);
+    if (count > 0) {
+      sent_bytes_ += static_cast<uint64_t>(count);
+      SetDeadline(server_->options.write_timeout);
+    }
     // Less than was asked for: the next call would only say that the socket is full.
     if (count < static_cast<ssize_t>(wanted)) return PumpWhenWritable();
     turn += static_cast<size_t>(count);
@@ -421,13 +430,34 @@ ssize_t HttpConnection::SendFile(FileRange& file, size_t wanted) {
 }
 
 void HttpConnection::OutputDone() {
-  const Output output = std::move(outputs_.front());
+  Output output = std::move(outputs_.front());
   outputs_.pop_front();
+  if (output.file.owner && server_->options.sendfile) {
+    unacknowledged_.push_back({sent_bytes_, std::move(output.file.owner)});
+    ReleaseLater();
+  }
   if (output.on_written) output.on_written(true);
   if (!open_ || !outputs_.empty()) return;
   pumping_ = false;
   if (replying_) deadline_ = Clock::time_point::max();
   if (replying_ && ended_) FinishReply();
+}
+
+// Lets go of what had been acknowledged an interval ago: a client on this machine gets the very pages, and has them
+// acknowledged before it reads them.
+void HttpConnection::ReleaseLater() {
+  if (unacknowledged_.empty() || std::exchange(release_waits_, true)) return;
+  release_timer_.expires_after(kReleaseInterval);
+  release_timer_.async_wait(asio::bind_executor(strand_, [self = shared_from_this()](const error_code&) {
+    self->release_waits_ = false;
+    if (!self->open_) return;
+    auto& left = self->unacknowledged_;
+    while (!left.empty() && left.front().end <= self->acknowledged_bytes_) left.pop_front();
+    int queued = 0;
+    if (::ioctl(self->socket_.native_handle(), SIOCOUTQ, &queued) != 0) queued = 0;
+    self->acknowledged_bytes_ = self->sent_bytes_ - std::min(self->sent_bytes_, static_cast<uint64_t>(queued));
+    self->ReleaseLater();
+  }));
 }
 
 void HttpConnection::FinishReply() {

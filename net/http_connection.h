@@ -101,6 +101,13 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
     size_t sent = 0;
   };
 
+  // What sendfile(2) has taken of a file and the client has not acknowledged: the kernel sends it out of the file's own
+  // pages, which a hole punched meanwhile would change.
+  struct Unacknowledged {
+    uint64_t end = 0;  // in bytes sent on this connection
+    std::shared_ptr<const void> owner;
+  };
+
   bool keep_alive() const { return request_keep_alive_ && !server_->stopping && !close_after_reply_; }
   void SetDeadline(std::chrono::milliseconds timeout);
   void ArmTimer();
@@ -120,6 +127,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   ssize_t SendBytes(Output& output, size_t wanted);
   ssize_t SendFile(FileRange& file, size_t wanted);
   void OutputDone();
+  void ReleaseLater();
   void FinishReply();
   void WatchForEnd();
 
@@ -150,6 +158,11 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   std::function<void()> on_gone_;  // empty once the answer is complete
   bool watching_ = false;
   std::vector<char> copy_buffer_;
+  uint64_t sent_bytes_ = 0;          // to the kernel
+  uint64_t acknowledged_bytes_ = 0;  // of those, when last looked
+  std::deque<Unacknowledged> unacknowledged_;
+  boost::asio::steady_timer release_timer_;  // runs while there is anything in it
+  bool release_waits_ = false;
 };
 
 }  // namespace banyan::net

@@ -22,7 +22,8 @@
 
 namespace banyan::net {
 
-// Bytes of a file; `owner` keeps `fd` open (and whatever else must stay) until they are sent.
+// Bytes of a file; `owner` keeps `fd` open (and whatever else must stay) until the client has acknowledged them, or is
+// gone.
 struct FileRange {
   int fd = -1;
   ByteRange range;

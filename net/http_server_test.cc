@@ -98,6 +98,10 @@ class HttpServerTest : public ::testing::Test {
       if (*range) response.headers.emplace_back("Content-Range", FormatContentRange(bytes, content_.size()));
       return reply->Send(std::move(response));
     }
+    if (path == "/let-go") {
+      const std::shared_ptr<const void> owner(this, [this](const void*) { ++let_go_; });
+      return reply->Send({200, {}, FileRange{file_->get(), {0, content_.size()}, owner}});
+    }
     if (path == "/short") return reply->Send({200, {}, FileRange{file_->get(), {0, content_.size() + 10}, file_}});
     if (path == "/echo") return reply->Send({200, {{"X-Method", request.method}}, request.body});
     if (path == "/stream" || path == "/stream-known") {
@@ -150,6 +154,7 @@ class HttpServerTest : public ::testing::Test {
   std::vector<std::shared_ptr<HttpReply>> held_;  // to be looked at when held_count_ says so
   std::atomic<int> held_count_{0};
   std::atomic<int> gone_count_{0};
+  std::atomic<int> let_go_{0};
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -428,6 +433,37 @@ TEST_F(HttpServerTest, AClientThatGoesWhileItsAnswerIsAwaitedIsNoticed) {
   server_->Stop();
   EXPECT_EQ(gone_count_, 1);
   held_.clear();
+}
+
+TEST_F(HttpServerTest, AFileIsHeldUntilTheClientHasAcknowledgedIt) {
+  Serve();
+  const UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int few_bytes = 4096;
+  ASSERT_EQ(::setsockopt(client.get(), SOL_SOCKET, SO_RCVBUF, &few_bytes, sizeof(few_bytes)), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(server_->port());
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  const std::string request = "GET /let-go HTTP/1.1\r\nHost: x\r\n\r\n";
+  ASSERT_EQ(::send(client.get(), request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  // All but what the client's buffer takes is read; the rest waits in the server's.
+  std::vector<char> buffer(64 * 1024);
+  size_t read = 0;
+  while (read < content_.size() - 200'000) {
+    const ssize_t count = ::recv(client.get(), buffer.data(), buffer.size(), 0);
+    ASSERT_GT(count, 0);
+    read += static_cast<size_t>(count);
+  }
+  std::this_thread::sleep_for(milliseconds(400));  // by now the kernel has the whole answer
+  EXPECT_EQ(let_go_, 0);
+  while (read < content_.size()) {
+    const ssize_t count = ::recv(client.get(), buffer.data(), buffer.size(), 0);
+    ASSERT_GT(count, 0);
+    read += static_cast<size_t>(count);
+  }
+  for (int i = 0; i < 300 && let_go_ == 0; ++i) std::this_thread::sleep_for(milliseconds(10));
+  EXPECT_EQ(let_go_, 1);
 }
 
 TEST_F(HttpServerTest, ConnectionCapMakesOthersWaitNotFail) {
