@@ -3,7 +3,7 @@
 the API's own OpenAPI description: Kubernetes 1.22): every field exists there, has the right type, and required ones are set. And what the schema
 cannot say: selectors find their pods, ports and volumes have partners, configurations are good ones.
 
-  kubernetes.py SOURCE_DIRECTORY BIN_DIRECTORY
+  manifests.py SOURCE_DIRECTORY BIN_DIRECTORY
 Not the system's Python 3 of a virtual environment: Debian's package is for /usr/bin/python3.
 """
 import copy
