@@ -38,9 +38,10 @@ struct ClassLimits {
   uint32_t requests = 0;       // at most so many in flight
 };
 
-// For layers that are fetched from peers: windows a lane, so twice the bandwidth-delay product of a 10 Gbit/s link with
-// 0.4 ms, or a 1 Gbit/s link with 4 ms. More is fetched twice when trees change.
-inline constexpr ClassLimits kTreeLimits{1 * kMiB, 512 * kKiB, 8};
+// For layers that are fetched from peers: windows a lane. A request is as long as a stripe's run, and while one is
+// answered the next waits at the parent. More at once come by turns and all late, and what is late here is late for all
+// nodes below (docs/decisions/0007).
+inline constexpr ClassLimits kTreeLimits{2 * kMiB, 1 * kMiB, 2};
 
 // How a layer's chunks are spread over the ways to fetch them.
 struct LanePlan {

@@ -108,19 +108,19 @@ TEST(Chunker, ZerosMakeMaximalChunksWithoutBytes) {
   ASSERT_TRUE(chunker.AppendZeros(3));
   ASSERT_TRUE(chunker.EndFile());
   ASSERT_TRUE(chunker.Finish());
-  EXPECT_EQ(recorder.zero_chunks, 10);
+  EXPECT_EQ(recorder.zero_chunks, 20);
   EXPECT_EQ(chunker.device_blocks(), 2561U);
-  ASSERT_EQ(recorder.chunks.size(), 11U);
-  EXPECT_EQ(recorder.chunks[10].substr(5, text.size()), text);
+  ASSERT_EQ(recorder.chunks.size(), 21U);
+  EXPECT_EQ(recorder.chunks[20].substr(5, text.size()), text);
   // Zeros that come as bytes are the same chunks.
-  EXPECT_TRUE(Cut({std::string(3 << 20, '\0')}) == std::vector<std::string>(3, std::string(1 << 20, '\0')));
+  EXPECT_TRUE(Cut({std::string(3 << 20, '\0')}) == std::vector<std::string>(6, std::string(512 << 10, '\0')));
 }
 
 TEST(Chunker, ChunkingGrowsWithTheLayer) {
   EXPECT_EQ(ChunkingFor(0), Chunking());
   EXPECT_EQ(ChunkingFor(2 * kGiB - 1), Chunking());
-  EXPECT_EQ(ChunkingFor(2 * kGiB).max_blocks, 1024U);
-  EXPECT_EQ(ChunkingFor(100 * kGiB).max_blocks, kMaxChunkBlocks);
+  EXPECT_EQ(ChunkingFor(2 * kGiB).max_blocks, 512U);
+  EXPECT_EQ(ChunkingFor(100 * kGiB).max_blocks, 2048U);
 }
 
 }  // namespace

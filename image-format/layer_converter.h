@@ -45,7 +45,7 @@ struct ConvertOptions {
   std::stop_token stop;
 };
 
-// By the compressed length of the layer: below 2 GiB (or not known) 64 KiB / 256 KiB / 1 MiB, from 2 GiB four times
+// By the compressed length of the layer: below 2 GiB (or not known) 64 KiB / 256 KiB / 512 KiB, from 2 GiB four times
 // that, from 16 GiB sixteen times that. Model-sized layers are read in long runs, and their chunk tables must stay
 // small.
 Chunking ChunkingFor(uint64_t source_bytes);

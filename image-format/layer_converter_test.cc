@@ -107,7 +107,7 @@ TEST(ConvertLayer, LargeChunks) {
   ThreadPool pool(2);
   const auto converted = ConvertForTest(TarBuilder().File("f", Text(40 << 20, 1)).Finish(), options, pool);
   ASSERT_TRUE(converted);
-  EXPECT_EQ(converted->index.chunking.max_blocks, 4096U);
+  EXPECT_EQ(converted->index.chunking.max_blocks, 2048U);
   EXPECT_TRUE(DeviceOf(*converted));
 }
 
@@ -210,7 +210,7 @@ TEST(ConvertLayer, HolesBecomeZerosQuickly) {
                                             .Finish());
   ASSERT_TRUE(converted) << converted.error().message;
   EXPECT_EQ(converted->Find("s")->size, 8589934596U);
-  EXPECT_EQ(converted->index.chunks.size(), 8193U);
+  EXPECT_EQ(converted->index.chunks.size(), 16385U);
   EXPECT_LT(converted->blob.size(), kMiB);
 }
 

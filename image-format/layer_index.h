@@ -64,7 +64,7 @@ struct Entry {
 struct Chunking {
   uint32_t min_blocks = 16;      // 64 KiB
   uint32_t average_blocks = 64;  // 256 KiB
-  uint32_t max_blocks = 256;     // 1 MiB
+  uint32_t max_blocks = 128;     // 512 KiB
   friend bool operator==(const Chunking&, const Chunking&) = default;
 };
 

@@ -24,6 +24,8 @@ using std::chrono::steady_clock;
 
 constexpr uint64_t kMaxRecordBytes = 64 * kKiB;
 constexpr milliseconds kProgressInterval{200};
+constexpr milliseconds kLastProgressInterval{20};  // while so few chunks are missing, so that the end is told soon
+constexpr size_t kLastChunks = 64;
 
 bool MayPass(const Error& error) { return error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded; }
 
@@ -191,7 +193,7 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
                               request.reference(), present, wanted, parts_.patience.count() / 1000));
     }
     parts_.scheduler.Prefetch(missing);  // those under way are skipped
-    std::this_thread::sleep_for(kProgressInterval);
+    std::this_thread::sleep_for(missing.size() <= kLastChunks ? kLastProgressInterval : kProgressInterval);
   }
 }
 

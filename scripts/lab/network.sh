@@ -27,7 +27,11 @@ link_names() { server_names; node_names; }
 network_up() {
   local name other switch
   switch=$(namespace_of switch)
-  for name in switch $(link_names); do ip netns add "$(namespace_of "$name")"; done
+  for name in switch $(link_names); do
+    ip netns add "$(namespace_of "$name")"
+    # Debian's default, so that the lab's nodes send as users' nodes do whatever the host prefers. A kernel without it keeps its own.
+    ip netns exec "$(namespace_of "$name")" sysctl -qw "net.ipv4.tcp_congestion_control=${LAB_CONGESTION:-cubic}" || true
+  done
   {
     echo "link add name br0 type bridge"
     echo "link set dev br0 up"
