@@ -1,0 +1,140 @@
+"""Markdown tables and SVG plots of what the benchmarks measured, from their raw lines; no library but Python's own.
+
+A cell is the median of the rounds with the least and the most in brackets; plots show the same.
+"""
+import statistics
+from html import escape
+
+LINKS = {"200mbit": "200 Mbit/s", "1gbit": "1 Gbit/s", "none": "unshaped"}
+MODES = {"overlayfs": "overlayfs, full pull", "banyan": "Banyan, empty node, no profile", "cached": "Banyan, image on the node"}
+COLOURS = ("#9a8c7c", "#2b7a5b", "#7fc4a5", "#c8963e")
+
+
+def group(lines, *keys):
+    """{(value of each key): [line, …]}, in the order of appearance."""
+    groups = {}
+    for line in lines:
+        groups.setdefault(tuple(line[key] for key in keys), []).append(line)
+    return groups
+
+
+def spread(values, digits=2):
+    values = [value for value in values if value is not None]
+    if not values:
+        return "–"
+    text = f"{statistics.median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} [{min(values):.{digits}f}–{max(values):.{digits}f}]"
+
+
+def median_of(lines, key):
+    return statistics.median(line[key] for line in lines)
+
+
+def table(head, rows):
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(map(str, row)) + " |" for row in rows)]
+
+
+def in_order(lines):
+    """Links and modes in the order of the tables above, images as they came."""
+    images = list(dict.fromkeys(line["image"] for line in lines))
+    return sorted(lines, key=lambda line: (images.index(line["image"]), list(LINKS).index(line["link"]), list(MODES).index(line["mode"])))
+
+
+def coldstart_table(lines):
+    head = ["image", "link", "mode", "pull s", "create s", "run s", "**total s**", "speed-up", "second start s", "the same, caches dropped s",
+            "received MB", "CPU s: containerd", "agent, keeper", "peak MiB: agent", "keeper"]
+    rows = []
+    for (image, link), by_link in group(in_order(lines), "image", "link").items():
+        modes = group(by_link, "mode")
+        full = modes.get(("overlayfs",))
+        for (mode,), found in modes.items():
+            speed = f"{median_of(full, 'total') / median_of(found, 'total'):.1f} ×" if full else "–"
+            lazy = mode != "overlayfs"
+            rows.append([image, LINKS[link], MODES[mode], *(spread(line[key] for line in found) for key in ("pull", "create", "run", "total")),
+                         speed, spread(line["second"] for line in found), spread(line["second_dropped"] for line in found),
+                         spread((line["received"] / 1e6 for line in found), 1), spread(line["containerd_cpu"] for line in found),
+                         spread(line["daemons_cpu"] for line in found) if lazy else "–",
+                         *(spread((line[key] for line in found), 0) for key in ("agent_mib", "keeper_mib"))])
+    return table(head, rows)
+
+
+def coldstart_plot(lines):
+    groups = []
+    for (image, link), by_link in group(in_order(lines), "image", "link").items():
+        bars = [(MODES[mode], [line["total"] for line in found]) for (mode,), found in group(by_link, "mode").items()]
+        groups.append((f"{image}, {LINKS[link]}", bars))
+    return bar_plot("Pull to ready, seconds: median, least and most", groups)
+
+
+def bar_plot(title, groups, width=860, left=190, bar=13):
+    """Horizontal bars: groups are (label, [(series, values), …]); a whisker from the least to the most."""
+    series = list(dict.fromkeys(name for _, bars in groups for name, _ in bars))
+    colour = dict(zip(series, COLOURS))
+    most = max(value for _, bars in groups for _, values in bars for value in values)
+    scale = (width - left - 60) / most
+    height = 50 + sum(len(bars) * bar + 12 for _, bars in groups)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+           'font-family="sans-serif" font-size="11">', f'<rect width="{width}" height="{height}" fill="white"/>',
+           f'<text x="8" y="16" font-size="13" font-weight="bold">{escape(title)}</text>']
+    x = left
+    for name in series:
+        out.append(f'<rect x="{x}" y="25" width="10" height="10" fill="{colour[name]}"/><text x="{x + 14}" y="34">{escape(name)}</text>')
+        x += 40 + 6 * len(name)
+    y = 48
+    for label, bars in groups:
+        out.append(f'<text x="{left - 8}" y="{y + len(bars) * bar / 2 + 4:.0f}" text-anchor="end">{escape(label)}</text>')
+        for name, values in bars:
+            middle, low, high = statistics.median(values) * scale, min(values) * scale, max(values) * scale
+            line = y + bar / 2 - 1
+            out.append(f'<rect x="{left}" y="{y}" width="{middle:.1f}" height="{bar - 2}" fill="{colour[name]}"/>'
+                       f'<path d="M{left + low:.1f} {line:.1f}H{left + high:.1f}" stroke="black"/>'
+                       f'<text x="{left + high + 4:.1f}" y="{y + bar - 3}">{statistics.median(values):.2f}</text>')
+            y += bar
+        y += 12
+    return "\n".join([*out, "</svg>", ""])
+
+
+def fs_table(lines):
+    rows = []
+    trees = list(dict.fromkeys(line["tree"] for line in lines))
+    for (state, work), found in group(lines, "state", "work").items():
+        by_tree = {line["tree"]: line for line in found}
+        rows.append([f"{work}, {state}", f"{by_tree[trees[0]]['seconds']:.3f} s", *(f"{by_tree[tree]['speed']:.2f}" for tree in trees[1:])])
+    return table(["work", trees[0], *(f"{tree}, speed against {trees[0]}" for tree in trees[1:])], rows)
+
+
+def first_read_table(lines):
+    rows = [[tree, spread([line["bytes"] / 1e6 / line["seconds"] for line in found], 0), spread([line["reads"] for line in found], 0)]
+            for (tree,), found in group(lines, "tree").items()]
+    return table(["mount form", "MB/s", "requests answered"], rows)
+
+
+def convert_table(lines):
+    rows = []
+    for (image, tool), found in group(lines, "image", "tool").items():
+        size = found[0]["in_bytes"]
+        rows.append([image, tool, f"{size / 1e6:.0f}", spread(line["seconds"] for line in found), spread(line["cpu"] for line in found),
+                     spread((size / 1e6 / line["seconds"] for line in found), 0), spread((line["mib"] for line in found), 0),
+                     f"{found[0]['out_bytes'] / 1e6:.1f}"])
+    return table(["image", "tool", "tar MB", "s", "CPU s", "MB/s of tar", "peak MiB", "out MB"], rows)
+
+
+FLEET = {"tree2": "two stripes", "tree1": "one tree", "star": "star: the proxy feeds every node"}
+
+
+def fill_table(lines):
+    rows = []
+    for (nodes, size, mode), found in group(lines, "nodes", "bytes", "mode").items():
+        sent = [max(line["links"][node]["sent"] for node in line["seconds"]) / size for line in found]
+        rows.append([nodes, found[0]["rate"], f"{size / 1048576:.0f}", FLEET[mode], f"{found[0]['ideal']:.2f}",
+                     *(spread(line[key] for line in found) for key in ("first", "median", "last", "x_link")),
+                     spread((line["served"] for line in found), 3), spread(sent)])
+    return table(["nodes", "link", "MiB", "how", "size ÷ link s", "first s", "median s", "last s", "last, × size ÷ link",
+                  "sent by registry and proxy, copies", "most sent by a node, copies"], rows)
+
+
+def fill_plot(lines):
+    groups = [(f"{nodes} nodes, {size / 1048576:.0f} MiB", [(FLEET[mode], [line["last"] for line in found])
+                                                        for (mode,), found in group(some, "mode").items()])
+              for (nodes, size), some in group(lines, "nodes", "bytes").items()]
+    return bar_plot("Last node has the image, seconds: median, least and most", groups)
