@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/terminal.h"
 #include "cli/text.h"
 #include "proto/proxy.grpc.pb.h"
 
@@ -30,7 +31,7 @@ struct ConversionsOptions {
 constexpr const char* kFooter = R"(
 Examples:
   banyan conversions
-  banyan conversions --watch --address proxy.example:5051
+  banyan conversions --watch --proxy proxy.example:5051
   banyan conversions --json | jq '.[] | select(.state == "failed")')";
 
 std::string StateName(const Conversion& conversion) {
@@ -60,9 +61,9 @@ nlohmann::json ToJson(const ConversionsReply& reply) {
                     {"state", StateName(conversion)},
                     {"asks", conversion.asks()},
                     {"layers", conversion.layers()},
-                    {"layersDone", conversion.layers_done()},
+                    {"layers_done", conversion.layers_done()},
                     {"bytes", conversion.bytes()},
-                    {"bytesDone", conversion.bytes_done()},
+                    {"bytes_done", conversion.bytes_done()},
                     {"seconds", static_cast<double>(Elapsed(conversion).count()) / 1000},
                     {"artifact", conversion.artifact()},
                     {"message", conversion.message()}});
@@ -71,25 +72,25 @@ nlohmann::json ToJson(const ConversionsReply& reply) {
 }
 
 std::string Render(const ConversionsReply& reply, size_t limit) {
-  Table table({"IMAGE", "STATE", "LAYERS", "DONE", "SIZE", "TIME", "ASKED"});
+  std::vector<std::vector<std::string>> rows{{"IMAGE", "STATE", "LAYERS", "DONE", "SIZE", "TIME", "ASKED"}};
   std::string notes;
   const size_t shown = std::min<size_t>(limit, static_cast<size_t>(reply.conversions_size()));
   for (size_t i = 0; i < shown; ++i) {
     const Conversion& conversion = reply.conversions(static_cast<int>(i));
     const bool begun = conversion.layers() > 0;
     const std::string reference = conversion.reference().substr(0, 19);  // a tag, or the begin of a digest
-    table.Add({Printable(fmt::format("{}/{} {}", conversion.registry(), conversion.repository(), reference)),
-               StateName(conversion), begun ? fmt::format("{}/{}", conversion.layers_done(), conversion.layers()) : "-",
-               begun ? Percent(conversion.bytes_done(), conversion.bytes()) : "-",
-               begun ? HumanBytes(conversion.bytes()) : "-",
-               conversion.began_unix_micros() > 0 ? HumanTime(Elapsed(conversion)) : "-",
-               std::to_string(conversion.asks())});
+    rows.push_back(
+        {Printable(fmt::format("{}/{} {}", conversion.registry(), conversion.repository(), reference)),
+         StateName(conversion), begun ? fmt::format("{}/{}", conversion.layers_done(), conversion.layers()) : "-",
+         begun ? Percent(conversion.bytes_done(), conversion.bytes()) : "-",
+         begun ? HumanBytes(conversion.bytes()) : "-",
+         conversion.began_unix_micros() > 0 ? HumanTime(Elapsed(conversion)) : "-", std::to_string(conversion.asks())});
     if (!conversion.message().empty()) {
       notes += Printable(fmt::format("{}: {}", conversion.repository(), conversion.message())) + "\n";
     }
   }
   if (reply.conversions_size() == 0) return "nothing has been converted since the proxy began\n";
-  std::string text = table.Render() + notes;
+  std::string text = FitTable(rows, 0, TerminalWidth(STDOUT_FILENO)) + notes;
   const auto left = static_cast<size_t>(reply.conversions_size()) - shown;
   if (left > 0) text += fmt::format("… and {} more\n", left);
   return text;
@@ -126,7 +127,8 @@ void AddConversionsCommand(CLI::App& app, GlobalOptions& globals) {
   auto options = std::make_shared<ConversionsOptions>();
   CLI::App* command = app.add_subcommand("conversions", "Show what a registry proxy converts");
   command->footer(kFooter);
-  command->add_option("--address", options->address, "The proxy's status address: host:port or unix:/path")
+  command->add_option("--proxy,--address", options->address, "The proxy's status address: host:port or unix:/path")
+      ->envname("BANYAN_REGISTRY_PROXY")
       ->capture_default_str();
   command->add_flag("--watch", options->watch, "Go on showing, at each change");
   command->add_option("-n,--limit", options->limit, "Lines at most")->capture_default_str();

@@ -21,7 +21,7 @@ struct ExtractOptions {
 nlohmann::json ToJson(const ExtractReport& report) {
   return {{"names", report.names},
           {"bytes", report.bytes},
-          {"leftOut",
+          {"left_out",
            {{"owners", report.left_out.owners},
             {"devices", report.left_out.devices},
             {"xattrs", report.left_out.xattrs},

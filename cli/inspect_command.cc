@@ -39,14 +39,14 @@ LayerFacts Sum(const ImageFacts& facts) {
 }
 
 nlohmann::json ToJson(const Sharing& sharing) {
-  return {{"chunks", sharing.chunks}, {"deviceBytes", sharing.device_bytes}, {"blobBytes", sharing.blob_bytes}};
+  return {{"chunks", sharing.chunks}, {"device_bytes", sharing.device_bytes}, {"blob_bytes", sharing.blob_bytes}};
 }
 
 nlohmann::json ToJson(const LayerFacts& layer) {
-  nlohmann::json json = {{"deviceBytes", layer.device_bytes}, {"blobBytes", layer.blob_bytes},
-                         {"indexBytes", layer.index_bytes},   {"chunks", layer.chunks},
-                         {"entries", layer.entries},          {"sharedWithLowerLayers", ToJson(layer.with_lower)}};
-  if (layer.with_other) json["sharedWithOtherImage"] = ToJson(*layer.with_other);
+  nlohmann::json json = {{"device_bytes", layer.device_bytes}, {"blob_bytes", layer.blob_bytes},
+                         {"index_bytes", layer.index_bytes},   {"chunks", layer.chunks},
+                         {"entries", layer.entries},           {"shared_with_lower_layers", ToJson(layer.with_lower)}};
+  if (layer.with_other) json["shared_with_other_image"] = ToJson(*layer.with_other);
   return json;
 }
 
@@ -55,19 +55,19 @@ nlohmann::json ToJson(const ImageFacts& facts) {
   for (const LayerFacts& layer : facts.layers) {
     nlohmann::json json = ToJson(layer);
     json["blob"] = layer.blob_digest.ToString();
-    json["diffId"] = layer.diff_id.ToString();
+    json["diff_id"] = layer.diff_id.ToString();
     layers.push_back(std::move(json));
   }
   return {{"repository", facts.repository},
           {"manifest", facts.manifest_digest.ToString()},
           {"artifact", facts.artifact_digest.ToString()},
           {"tagged", facts.tagged},
-          {"converterVersion", facts.converter_version},
-          {"chainId", facts.chain_id.ToString()},
+          {"converter_version", facts.converter_version},
+          {"chain_id", facts.chain_id.ToString()},
           {"inodes", facts.inodes},
-          {"mapBytes", facts.map_bytes},
-          {"metadataBytes", facts.metadata_bytes},
-          {"metadataBlobBytes", facts.metadata_blob_bytes},
+          {"map_bytes", facts.map_bytes},
+          {"metadata_bytes", facts.metadata_bytes},
+          {"metadata_blob_bytes", facts.metadata_blob_bytes},
           {"layers", std::move(layers)},
           {"total", ToJson(Sum(facts))}};
 }

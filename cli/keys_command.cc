@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/terminal.h"
 #include "cli/text.h"
 #include "common/file_io.h"
 #include "common/units.h"
@@ -126,16 +127,21 @@ int RunList(const GlobalOptions& globals, const KeysOptions& options) {
     fmt::print("{}\n", list.dump(2));
     return kExitOk;
   }
-  Table table({"KEY", "SIGNS", "FILE"});
-  for (const ListedKey& key : *keys) table.Add({key.id, key.signs ? "yes" : "", key.path});
-  fmt::print("{}", table.Render());
+  std::vector<std::vector<std::string>> rows{{"KEY", "SIGNS", "FILE"}};
+  for (const ListedKey& key : *keys) rows.push_back({key.id, key.signs ? "yes" : "", key.path});
+  fmt::print("{}", FitTable(rows, 2, TerminalWidth(STDOUT_FILENO)));
   return kExitOk;
 }
 
 int RunPublic(const GlobalOptions& globals, const KeysOptions& options) {
   const auto key = LoadPrivate(options);
   if (!key) return ReportError(globals, "keys public " + options.directory, key.error());
-  fmt::print("{}", key->public_key().ToPem());
+  const std::string pem = key->public_key().ToPem();
+  if (globals.json) {
+    fmt::print("{}\n", nlohmann::json{{"id", key->public_key().id()}, {"pem", pem}}.dump(2));
+  } else {
+    fmt::print("{}", pem);
+  }
   return kExitOk;
 }
 

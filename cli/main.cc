@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.h"
+#include "cli/command_table.h"
 #include "common/log.h"
 
 namespace banyan::cli {
@@ -68,6 +69,15 @@ int Main(int argc, char** argv) {
   AddInstallCommand(app, globals);
   AddTreeCommands(app, globals);
   AddPreheatCommand(app, globals);
+  // For scripts/command_docs.py.
+  app.add_flag_callback(
+         "--print-commands",
+         [&app] {
+           fmt::print("{}", CommandTable(app));
+           throw CLI::Success();
+         },
+         "Print what this program understands, as JSON")
+      ->group("");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

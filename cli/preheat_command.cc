@@ -69,8 +69,8 @@ void PrintJson(const PreheatProgressReply& reply) {
   for (const NodeProgress& node : reply.nodes()) {
     nodes.push_back({{"node", node.node()},
                      {"state", StateName(node.state())},
-                     {"presentBytes", node.present_bytes()},
-                     {"totalBytes", node.total_bytes()},
+                     {"present_bytes", node.present_bytes()},
+                     {"total_bytes", node.total_bytes()},
                      {"error", node.error()},
                      {"away", node.away()}});
   }

@@ -52,7 +52,7 @@ nlohmann::json ToJson(const FunctionInfo& function) {
           {"stripes", function.stripes()},
           {"version", function.version()},
           {"reparentings", function.reparentings()},
-          {"profileChunks", function.profile_chunks()}};
+          {"profile_chunks", function.profile_chunks()}};
 }
 
 nlohmann::json ToJson(const TreeReply& reply) {
@@ -62,7 +62,7 @@ nlohmann::json ToJson(const TreeReply& reply) {
                      {"zone", node.zone()},
                      {"parents", std::vector<std::string>(node.parents().begin(), node.parents().end())},
                      {"depths", std::vector<uint32_t>(node.depths().begin(), node.depths().end())},
-                     {"presentPermille", node.present_permille()},
+                     {"present_permille", node.present_permille()},
                      {"state", NodeStateName(node.state())},
                      {"ready", node.ready()}});
   }
@@ -79,13 +79,13 @@ nlohmann::json ToJson(const NodesReply& reply) {
                      {"version", node.version()},
                      {"state", NodeStateName(node.state())},
                      {"functions", node.functions()},
-                     {"uplinkBytesPerSecond", node.uplink_bytes_per_second()},
-                     {"downlinkBytesPerSecond", node.downlink_bytes_per_second()},
-                     {"sinceBeatMillis", node.since_beat_millis()},
+                     {"uplink_bytes_per_second", node.uplink_bytes_per_second()},
+                     {"downlink_bytes_per_second", node.downlink_bytes_per_second()},
+                     {"since_beat_millis", node.since_beat_millis()},
                      {"reports", node.reports()},
                      {"avoided", node.avoided()}});
   }
-  return {{"peerToPeer", reply.peer_to_peer()}, {"nodes", nodes}};
+  return {{"peer_to_peer", reply.peer_to_peer()}, {"nodes", nodes}};
 }
 
 int ListFunctions(const TreeOptions& options, const GlobalOptions& globals) {
@@ -199,6 +199,11 @@ void AddTreeCommands(CLI::App& app, GlobalOptions& globals) {
 
   auto nodes = std::make_shared<NodesOptions>();
   command = app.add_subcommand("nodes", "List the cluster's nodes; switch peer to peer on or off");
+  command->footer(R"(
+Examples:
+  banyan nodes
+  banyan nodes --json | jq -r '.nodes[] | select(.avoided) | .node'
+  banyan nodes --peer-to-peer off)");
   command->add_option("--peer-to-peer", nodes->peer_to_peer, "on, or off: every node asks the proxy")
       ->check(CLI::IsMember({"on", "off"}));
   AddManagerOptions(*command, *nodes);
@@ -206,6 +211,12 @@ void AddTreeCommands(CLI::App& app, GlobalOptions& globals) {
 
   auto drain = std::make_shared<DrainOptions>();
   command = app.add_subcommand("drain", "Let a node feed nobody any more: before it is taken down");
+  command->footer(R"(
+Its children get other parents; what it runs goes on and fetches as before.
+
+Examples:
+  banyan drain node-7
+  banyan drain node-7 --undo)");
   command->add_option("NODE", drain->node, "Its name")->required();
   command->add_flag("--undo", drain->undo, "Let it feed others again");
   AddManagerOptions(*command, *drain);

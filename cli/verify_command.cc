@@ -22,13 +22,13 @@ nlohmann::json ToJson(const VerifyReport& report) {
   for (const Finding& finding : report.findings) findings.push_back({{"check", finding.check}, {"what", finding.what}});
   return {{"clean", report.finding_count == 0},
           {"findings", std::move(findings)},
-          {"findingCount", report.finding_count},
+          {"finding_count", report.finding_count},
           {"blobs", report.blobs},
           {"chunks", report.chunks},
           {"bytes", report.bytes},
           {"inodes", report.inodes},
           {"names", report.names},
-          {"mountForm", report.mount_form}};
+          {"mount_form", report.mount_form}};
 }
 
 void Print(const VerifyReport& report, std::chrono::milliseconds elapsed, bool quiet) {

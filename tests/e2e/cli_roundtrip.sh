@@ -17,10 +17,10 @@ field() { jq -r "$1" <<<"$2"; }
 
 log "convert"
 first=$(banyan --json convert "$reference")
-[[ $(field .alreadyConverted "$first") == false ]] || fail "converted before it was"
-[[ $(field .layers "$first") == $(field .layersConverted "$first") ]] || fail "layers were skipped: $first"
+[[ $(field .already_converted "$first") == false ]] || fail "converted before it was"
+[[ $(field .layers "$first") == $(field .layers_converted "$first") ]] || fail "layers were skipped: $first"
 second=$(banyan --json convert "$reference")
-[[ $(field .alreadyConverted "$second") == true ]] || fail "converted twice: $second"
+[[ $(field .already_converted "$second") == true ]] || fail "converted twice: $second"
 [[ $(field .artifact "$first") == $(field .artifact "$second") ]] || fail "another artifact: $second"
 third=$(banyan --json convert --force "$reference")
 [[ $(field .artifact "$first") == $(field .artifact "$third") ]] || fail "conversion is not reproducible: $third"
@@ -29,7 +29,7 @@ third=$(banyan --json convert --force "$reference")
 log "inspect"
 inspected=$(banyan --json inspect --against "$reference" "$reference")
 [[ $(field .artifact "$inspected") == $(field .artifact "$first") ]] || fail "inspects another artifact"
-[[ $(field .total.chunks "$inspected") == $(field .total.sharedWithOtherImage.chunks "$inspected") ]] ||
+[[ $(field .total.chunks "$inspected") == $(field .total.shared_with_other_image.chunks "$inspected") ]] ||
   fail "an image does not share all chunks with itself"
 
 log "verify"
@@ -43,7 +43,7 @@ grep -q "is not empty" "$WORK/error" || fail "unhelpful: $(cat "$WORK/error")"
 
 log "layouts"
 copied=$(banyan --json convert "$layout" "oci:$WORK/copy:$image")
-[[ $(field .layersConverted "$copied") -gt 0 ]] || fail "the copy has no data, but nothing was converted: $copied"
+[[ $(field .layers_converted "$copied") -gt 0 ]] || fail "the copy has no data, but nothing was converted: $copied"
 [[ $(field .artifact "$copied") == $(field .artifact "$first") ]] || fail "another artifact: $copied"
 skopeo --insecure-policy inspect "oci:$WORK/copy:$image" >/dev/null || fail "the original is not in the copy"
 banyan --quiet verify "oci:$WORK/copy:$image"

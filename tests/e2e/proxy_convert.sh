@@ -64,7 +64,7 @@ python3 - "$LIST" <<'PY'
 import json, sys
 found = {(c["repository"], c["state"]): c for c in json.loads(sys.argv[1])}
 assert set(found) == {("team/one", "done"), ("team/two", "done")}, found
-assert all(c["layersDone"] == c["layers"] == 2 and c["bytesDone"] == c["bytes"] for c in found.values()), found
+assert all(c["layers_done"] == c["layers"] == 2 and c["bytes_done"] == c["bytes"] for c in found.values()), found
 PY
 
 log "the upstream goes away: what was pulled is served, artifacts too"

@@ -152,7 +152,7 @@ registered() { "$BANYAN_BIN/banyan" --json nodes --manager "$MANAGER" --token-fi
   jq -e '[.nodes[] | select(.node == "three" and .state == "live")] | length == 1'; }
 wait_for 20 registered || fail "the third node is not here"
 preheat "$REGISTRY/app:1" --nodes three >"$WORK/preheated" || fail "preheat: $(cat "$WORK/preheated")"
-jq -e '.ended and .nodes[0].state == "done" and .nodes[0].presentBytes == .nodes[0].totalBytes' "$WORK/preheated" >/dev/null ||
+jq -e '.ended and .nodes[0].state == "done" and .nodes[0].present_bytes == .nodes[0].total_bytes' "$WORK/preheated" >/dev/null ||
   fail "preheated: $(cat "$WORK/preheated")"
 cmp "$WORK/three/store/blobs/sha256/$NAME" "$WORK/blob" || fail "the third agent's blob is another"
 if preheat "$REGISTRY/none:1" --nodes three >"$WORK/preheated"; then fail "an image that is not there: $(cat "$WORK/preheated")"; fi
