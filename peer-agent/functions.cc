@@ -185,7 +185,7 @@ void Functions::AddImage(const std::string& function, const image_format::ImageM
   }
   std::vector<std::pair<Digest, Held>> acquired;
   for (const image_format::Device* device : missing) {
-    auto live = layers_->Acquire(*device, origins, false);
+    auto live = layers_->Acquire(*device, origins, Whole::kNobody);
     if (!live) {
       spdlog::warn("layer {} is not shared with peers: {}", device->blob_digest.ToString(), live.error().message);
       continue;

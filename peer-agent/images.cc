@@ -154,7 +154,7 @@ Status Images::Prefetch(const proto::agent::PrefetchRequest& request,
   } layers{parts_.layers, {}};
   const bool by_swarm = parts_.swarms != nullptr && parts_.swarms->Carries(origins);
   for (const image_format::Device& device : map.devices) {
-    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, by_swarm));
+    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, Whole::kCaller));
     layers.live.push_back(std::move(layer));
   }
   // Where chunks are kept in their compressed form, either form will do; progress is told in compressed bytes then.

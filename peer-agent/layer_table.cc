@@ -9,7 +9,6 @@
 #include "fetch/repository_source.h"
 #include "fetch/verifying_source.h"
 #include "peer-agent/peers.h"
-#include "peer-agent/swarms.h"
 
 namespace banyan::peer_agent {
 
@@ -40,7 +39,7 @@ std::shared_ptr<fetch::ChunkSource> SourceOf(const Origins& origins, fetch::Time
 }  // namespace
 
 Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Device& device, const Origins& origins,
-                                                       bool fill) {
+                                                       Whole whole) {
   std::lock_guard lock(mutex_);
   Slot& slot = slots_[device.blob_digest];
   if (!slot.layer) {
@@ -62,8 +61,8 @@ Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Devic
     layer->lazy = scheduler_.AddLayer(layer->stored, std::move(source), std::move(options));
     slot.layer = std::move(layer);
   }
-  const bool by_swarm = swarms_ != nullptr && swarms_->Use(slot.layer->stored, slot.layer->lazy, origins, fill);
-  if (fill && !by_swarm) scheduler_.Fill(*slot.layer->lazy);
+  const bool by_swarm = swarms_ != nullptr && swarms_->Use(slot.layer->stored, slot.layer->lazy, origins, whole);
+  if (whole == Whole::kScheduler && !by_swarm) scheduler_.Fill(*slot.layer->lazy);
   ++slot.users;
   return slot.layer;
 }

@@ -12,12 +12,12 @@
 #include "image-format/image_map.h"
 #include "lazyfs/device_server.h"
 #include "peer-agent/registries.h"
+#include "peer-agent/swarms.h"
 #include "store/node_store.h"
 
 namespace banyan::peer_agent {
 
 class Peers;
-class Swarms;
 
 // Shared by the mounts that use the layer; the last one's release takes the device file away.
 struct LiveLayer {
@@ -37,8 +37,8 @@ class LayerTable {
       : store_(store), scheduler_(scheduler), timer_(timer), devices_(devices), peers_(peers), swarms_(swarms) {}
 
   // The live layer of `device`, made if nothing uses it yet; missing chunks come from the first of `origins` that has
-  // them. A layer that is live already keeps the origins it was made with; `fill` holds for it as well.
-  Result<std::shared_ptr<LiveLayer>> Acquire(const image_format::Device& device, const Origins& origins, bool fill);
+  // them. A layer that is live already keeps the origins it was made with; `whole` holds for it as well.
+  Result<std::shared_ptr<LiveLayer>> Acquire(const image_format::Device& device, const Origins& origins, Whole whole);
 
   // Where a mount finds the layer's data: its own file, pinned, if it is complete (`prefer_local`), else a FUSE device.
   struct Path {

@@ -107,7 +107,7 @@ Status Mounts::AddDevices(Active& active, const ImageDocuments& documents, const
   const std::vector<bool> recorded = std::exchange(record.local_devices, {});
   for (size_t i = 0; i < documents.map.devices.size(); ++i) {
     const image_format::Device& device = documents.map.devices[i];
-    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, record.fill));
+    BANYAN_ASSIGN(auto layer, parts_.layers.Acquire(device, origins, record.fill ? Whole::kScheduler : Whole::kNobody));
     active.layers.push_back(layer);
     // What a predecessor mounted from FUSE must be on FUSE again, whatever has arrived since.
     const bool prefer_local = !restoring || (i < recorded.size() && recorded[i]);

@@ -17,8 +17,9 @@ namespace {
 constexpr std::chrono::milliseconds kTick{250};
 // The tracker and the first peers get so long before what they lack is asked for elsewhere.
 constexpr std::chrono::milliseconds kFirstSupply{1000};
-constexpr size_t kSuppliedATick = 4;
-constexpr size_t kSuppliedUnderWay = 16 * kMiB;
+constexpr size_t kSuppliedAtOnce = 4;  // pieces
+// For so long no piece that is others' to bring has appeared: they do not bring them.
+constexpr std::chrono::seconds kOrphaned{3};
 constexpr ChunkIndex kRaisedAhead = 32;
 // Whether a layer may be offered is known soon after its image is.
 constexpr std::chrono::seconds kOfferKnown{3};
@@ -42,12 +43,14 @@ swarm::Encryption EncryptionOf(const std::string& word) {
 
 std::string NoteKey(const Digest& blob) { return "torrent/" + blob.Hex(); }
 
-bool IsWhole(const store::StoredLayer& layer) {
-  for (ChunkIndex chunk = 0; chunk < layer.device().chunks.size(); ++chunk) {
+bool AreHere(const store::StoredLayer& layer, ChunkRange chunks) {
+  for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) {
     if (!layer.HasCompressed(chunk)) return false;
   }
   return true;
 }
+
+bool IsWhole(const store::StoredLayer& layer) { return AreHere(layer, {0, layer.device().chunks.size()}); }
 
 }  // namespace
 
@@ -101,7 +104,7 @@ bool Swarms::Carries(const Origins& origins) const {
 }
 
 bool Swarms::Use(const std::shared_ptr<store::StoredLayer>& stored, const std::shared_ptr<fetch::LazyLayer>& lazy,
-                 const Origins& origins, bool fill) {
+                 const Origins& origins, Whole whole) {
   if (!Carries(origins)) return false;
   const Digest& blob = stored->device().blob_digest;
   const std::lock_guard lock(mutex_);
@@ -109,7 +112,7 @@ bool Swarms::Use(const std::shared_ptr<store::StoredLayer>& stored, const std::s
   layer.stored = stored;
   layer.lazy = lazy;
   layer.origins = origins;
-  layer.fill = layer.fill || fill;
+  layer.whole = std::max(layer.whole, whole);
   layer.end = Clock::time_point::max();
   layer.used = Clock::now();
   if (layer.state == State::kGivenUp) return false;
@@ -129,7 +132,7 @@ void Swarms::Leave(const Digest& blob) {
 bool Swarms::Brings(const Digest& blob) const {
   const std::lock_guard lock(mutex_);
   const auto found = layers_.find(blob);
-  return found != layers_.end() && found->second.fill && found->second.state != State::kGivenUp;
+  return found != layers_.end() && found->second.whole != Whole::kNobody && found->second.state != State::kGivenUp;
 }
 
 void Swarms::Run() {
@@ -159,16 +162,16 @@ void Swarms::Tick(const Digest& blob) {
   }
   switch (layer.state) {
     case State::kWaiting:
-      if (layer.lazy == nullptr || (!layer.fill && !IsWhole(*layer.stored))) return;
+      if (layer.lazy == nullptr || (layer.whole == Whole::kNobody && !IsWhole(*layer.stored))) return;
       if (parts_.may_offer(blob)) return Join(blob, std::move(layer));
       if (Clock::now() - layer.used > kOfferKnown) GiveUp(blob, "its image is not shared with other nodes");
       return;
     case State::kGivenUp:
       return;
     case State::kIn:
-      if (layer.lazy == nullptr || !layer.fill) return;
+      if (layer.lazy == nullptr || layer.whole == Whole::kNobody) return;
       RaiseTouched(blob, layer);
-      Supply(blob, layer);
+      Supply(blob, std::move(layer));
   }
 }
 
@@ -203,7 +206,7 @@ void Swarms::GiveUp(const Digest& blob, const std::string& why) {
     const auto found = layers_.find(blob);
     if (found == layers_.end()) return;
     found->second.state = State::kGivenUp;
-    if (found->second.fill) lazy = found->second.lazy;
+    if (found->second.whole == Whole::kScheduler) lazy = found->second.lazy;
   }
   if (lazy != nullptr) parts_.scheduler.Fill(*lazy);
 }
@@ -219,42 +222,65 @@ void Swarms::RaiseTouched(const Digest& blob, const Layer& layer) {
   if (const auto found = layers_.find(blob); found != layers_.end()) found->second.touches = touches.size();
 }
 
-void Swarms::Supply(const Digest& blob, const Layer& layer) {
+// What is to be asked of the layer's source from now on, besides what is.
+std::vector<ChunkRange> Swarms::Choose(Layer& layer, swarm::Lack lack, Clock::time_point now) {
+  const auto asked = [&layer](ChunkRange chunks) {
+    return std::find(layer.supplying.begin(), layer.supplying.end(), chunks) != layer.supplying.end();
+  };
+  if (layer.lacking != lack.others.size()) {
+    layer.lacking = lack.others.size();
+    layer.lacking_since = now;
+  }
+  std::vector<ChunkRange> wanted = std::move(lack.ours);
+  std::erase_if(wanted, asked);
+  if (wanted.empty() && now - layer.lacking_since > kOrphaned && layer.lacking > 0) {
+    // All nodes of the swarm may do this at the same time: at the end one of all.
+    const double share = static_cast<double>(layer.lacking) / std::max<double>(1, lack.swarm_nodes);
+    if (std::uniform_real_distribution<>(0, 1)(random_) > share) return {};
+    wanted = std::move(lack.others);
+    std::erase_if(wanted, asked);
+    std::shuffle(wanted.begin(), wanted.end(), random_);
+  }
+  wanted.resize(std::min(wanted.size(), kSuppliedAtOnce - std::min(kSuppliedAtOnce, layer.supplying.size())));
+  return wanted;
+}
+
+void Swarms::Supply(const Digest& blob, Layer layer) {
   const auto now = Clock::now();
   const auto progress = fetch::Scheduler::ProgressOf(*layer.lazy);
   if (progress.missing_bytes == 0) return;
   const uint64_t here = progress.bytes - progress.missing_bytes;
   if (here != layer.last_bytes) {
-    const std::lock_guard lock(mutex_);
-    if (const auto found = layers_.find(blob); found != layers_.end()) {
-      found->second.last_bytes = here;
-      found->second.last_progress = now;
-    }
+    layer.last_bytes = here;
+    layer.last_progress = now;
   } else if (now - layer.last_progress > kStalled) {
     session_->Remove(blob);
     return GiveUp(blob, fmt::format("nothing has come for {} s", kStalled.count()));
   }
-  if (now - layer.joined < kFirstSupply) return;
-  swarm::Lack lack = session_->Lacking(blob);
-  if (lack.pieces.empty()) return;
-  // All nodes of the swarm do this at the same time: together about kSuppliedATick a node, and at the end one of all.
-  const double others = std::max<double>(1, lack.swarm_nodes);
-  const double share = std::min(1.0, static_cast<double>(lack.pieces.size()) / others);
-  if (std::uniform_real_distribution<>(0, 1)(random_) > share) return;
-  std::shuffle(lack.pieces.begin(), lack.pieces.end(), random_);
-  lack.pieces.resize(std::min(lack.pieces.size(), kSuppliedATick));
-  std::vector<fetch::Scheduler::PrefetchItem> items;
+  std::erase_if(layer.supplying, [&](ChunkRange chunks) { return AreHere(*layer.stored, chunks); });
   uint64_t bytes = 0;
-  for (const ChunkRange& piece : lack.pieces) {
-    for (ChunkIndex chunk = piece.begin; chunk < piece.end; ++chunk) {
-      if (layer.stored->HasCompressed(chunk) || bytes > kSuppliedUnderWay) continue;
-      items.push_back({layer.lazy, chunk, true});
-      bytes += layer.stored->device().chunks[chunk].compressed_bytes;
+  if (now - layer.joined >= kFirstSupply) {
+    for (const ChunkRange& chunks : Choose(layer, session_->Lacking(blob), now)) {
+      layer.supplying.push_back(chunks);
+      for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) {
+        if (!layer.stored->HasCompressed(chunk)) bytes += layer.stored->device().chunks[chunk].compressed_bytes;
+      }
     }
   }
-  parts_.scheduler.Prefetch(items);
+  std::vector<fetch::Scheduler::PrefetchItem> items;
+  for (const ChunkRange& chunks : layer.supplying) {
+    for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) items.push_back({layer.lazy, chunk, true});
+  }
+  parts_.scheduler.Prefetch(items);  // those that are here or under way are skipped; those that failed are tried again
   const std::lock_guard lock(mutex_);
   supplied_bytes_ += bytes;
+  const auto found = layers_.find(blob);
+  if (found == layers_.end()) return;
+  found->second.last_bytes = layer.last_bytes;
+  found->second.last_progress = layer.last_progress;
+  found->second.supplying = std::move(layer.supplying);
+  found->second.lacking = layer.lacking;
+  found->second.lacking_since = layer.lacking_since;
 }
 
 void Swarms::AddMetrics(MetricsPage& page) const {

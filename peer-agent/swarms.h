@@ -5,8 +5,9 @@
 // registry.
 //
 // Nobody is born a seed: the bytes come from the origins first. So each node looks for pieces that neither it nor any
-// peer has, and asks for some of them by the ordinary way (its layer's source), as many as make about one copy when all
-// nodes of the swarm do the same. When seeds die this is also how the swarm goes on.
+// peer has, and asks for those that are its own to bring (swarm::Lack) by the ordinary way, its layer's source. When
+// seeds die this is also how the swarm goes on; what somebody ought to bring and does not, anybody brings after a
+// while.
 //
 // A layer's torrent is named by the image's artifact (Learn) and fetched as a small blob. A layer that has none, whose
 // swarm fails, or that others may not have, is filled the ordinary way: whatever happens here, the trees go on.
@@ -39,6 +40,13 @@ namespace banyan::peer_agent {
 
 enum class Transport : uint8_t { kTree, kSwarm, kHybrid };
 
+// Who brings all of a layer when no swarm does.
+enum class Whole : uint8_t {
+  kNobody,     // only what is read
+  kCaller,     // who acquired it prefetches what Brings() does not cover
+  kScheduler,  // its background fill
+};
+
 // The first of the lists that has a matching glob over "<registry>/<repository>", else the default. Unknown words are
 // the configuration's affair: here they are kTree.
 Transport TransportOf(const SwarmConfig& config, const std::string& repository);
@@ -69,10 +77,11 @@ class Swarms {
   // Whether layers of this repository are to travel by swarm.
   bool Carries(const Origins& origins) const;
 
-  // A layer is in use. False: it does not travel by swarm. Otherwise, with `fill`, all of it will come, by swarm or, if
-  // that fails, by the scheduler's fill; without it is offered as far as it is here, once it is complete.
+  // A layer is in use. False: it does not travel by swarm. Otherwise all of it will come by swarm or, if that fails, by
+  // whom `whole` says; with kNobody it is offered once it is complete. Never by both caller and fill: a peer serves
+  // fill behind prefetch, so fill's asks would run out of patience there and go to the origins.
   bool Use(const std::shared_ptr<store::StoredLayer>& stored, const std::shared_ptr<fetch::LazyLayer>& lazy,
-           const Origins& origins, bool fill);
+           const Origins& origins, Whole whole);
   // Nothing on this node uses it any more: it is offered for a while.
   void Leave(const Digest& blob);
   // Whether the swarm is bringing the layer, so that nobody else needs to.
@@ -87,12 +96,15 @@ class Swarms {
     std::shared_ptr<store::StoredLayer> stored;
     std::shared_ptr<fetch::LazyLayer> lazy;  // null: nobody uses it
     Origins origins;
-    bool fill = false;
+    Whole whole = Whole::kNobody;  // the most of what its users said
     State state = State::kWaiting;
     Clock::time_point used{};
     Clock::time_point joined{};
     Clock::time_point end = Clock::time_point::max();
     size_t touches = 0;
+    std::vector<ChunkRange> supplying;  // asked of the layer's source, and not all here yet
+    size_t lacking = 0;                 // pieces of others, at the last look
+    Clock::time_point lacking_since{};  // for how long that has been the number
     uint64_t last_bytes = 0;
     Clock::time_point last_progress{};
   };
@@ -103,7 +115,8 @@ class Swarms {
   Result<image_format::Torrent> TorrentOf(const Layer& layer);
   void GiveUp(const Digest& blob, const std::string& why);
   void Tick(const Digest& blob);
-  void Supply(const Digest& blob, const Layer& layer);
+  void Supply(const Digest& blob, Layer layer);
+  std::vector<ChunkRange> Choose(Layer& layer, swarm::Lack lack, Clock::time_point now);
   void RaiseTouched(const Digest& blob, const Layer& layer);
 
   const Options options_;

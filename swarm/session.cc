@@ -15,6 +15,7 @@
 #pragma GCC diagnostic ignored "-Wpedantic"
 #include <libtorrent/alert_types.hpp>
 #include <libtorrent/ip_filter.hpp>
+#include <libtorrent/peer_info.hpp>
 #include <libtorrent/session.hpp>
 #include <libtorrent/session_params.hpp>
 #include <libtorrent/settings_pack.hpp>
@@ -27,6 +28,7 @@
 #include "common/mutex.h"
 #include "swarm/blob_disk.h"
 #include "swarm/blob_stage.h"
+#include "swarm/bringers.h"
 
 namespace banyan::swarm {
 namespace {
@@ -39,10 +41,10 @@ constexpr uint32_t kOfferedATick = 64;
 constexpr uint32_t kMostDoublings = 5;
 constexpr std::chrono::seconds kGoodbye{3};
 
-lt::settings_pack SettingsOf(const SessionOptions& options) {
+lt::settings_pack SettingsOf(const SessionOptions& options, const std::string& peer_id) {
   lt::settings_pack settings;
   settings.set_str(lt::settings_pack::user_agent, "banyan/0.1");
-  settings.set_str(lt::settings_pack::peer_fingerprint, "-BY0100-");
+  settings.set_str(lt::settings_pack::peer_fingerprint, peer_id);  // all of it: libtorrent adds nothing
   settings.set_str(lt::settings_pack::listen_interfaces, options.listen);
   for (const auto off :
        {lt::settings_pack::enable_dht, lt::settings_pack::enable_lsd, lt::settings_pack::enable_upnp,
@@ -108,11 +110,13 @@ struct Session::Impl {
   void TakeOut(Blob& blob, const std::string& why) BANYAN_REQUIRES(mutex);
   void Leave(Blob& blob) BANYAN_REQUIRES(mutex);
   void Count(Blob& blob, const lt::torrent_status& status) BANYAN_REQUIRES(mutex);
+  std::vector<std::string> AgentsOf(const Blob& blob) const BANYAN_REQUIRES(mutex);
   // Runs what may throw.
   template <typename Call>
   Status Guard(std::string_view what, Call call);
 
   const SessionOptions options;
+  const std::string peer_id = MakeAgentId();
   const std::shared_ptr<StageTable> table;
   lt::io_context network;
   std::atomic<uint64_t> failures{0};
@@ -303,7 +307,7 @@ Result<std::unique_ptr<Session>> Session::Start(SessionOptions options) {
   Impl& self = *impl;
   std::unique_ptr<Session> session(new Session(std::move(impl)));
   BANYAN_TRY(self.Guard("starting libtorrent", [&self] {
-    lt::session_params params(SettingsOf(self.options), std::vector<std::shared_ptr<lt::plugin>>());
+    lt::session_params params(SettingsOf(self.options, self.peer_id), std::vector<std::shared_ptr<lt::plugin>>());
     params.disk_io_constructor = [table = self.table](lt::io_context& network, const lt::settings_interface&,
                                                       lt::counters&) -> std::unique_ptr<lt::disk_interface> {
       return std::make_unique<BlobDisk>(network, table);
@@ -414,11 +418,25 @@ Lack Session::Lacking(const Digest& blob) const {
   (void)impl_->Guard("counting pieces", [&] {
     std::vector<int> availability;  // empty for a seed
     entry.handle.piece_availability(availability);
+    const Bringers bringers(impl_->peer_id, impl_->AgentsOf(entry), entry.swarm_nodes, entry.stage->pieces());
     for (uint32_t piece = 0; piece < availability.size(); ++piece) {
-      if (availability[piece] == 0 && !entry.stage->Has(piece)) lack.pieces.push_back(entry.stage->ChunksOf(piece));
+      if (availability[piece] != 0 || entry.stage->Has(piece)) continue;
+      (bringers.IsOurs(piece) ? lack.ours : lack.others).push_back(entry.stage->ChunksOf(piece));
     }
   });
   return lack;
+}
+
+std::vector<std::string> Session::Impl::AgentsOf(const Blob& blob) const {
+  std::vector<lt::peer_info> peers;
+  blob.handle.get_peer_info(peers);
+  std::vector<std::string> agents;
+  for (const lt::peer_info& peer : peers) {
+    if (peer.flags & (lt::peer_info::connecting | lt::peer_info::handshake)) continue;
+    std::string id = peer.pid.to_string();
+    if (IsAgentId(id)) agents.push_back(std::move(id));
+  }
+  return agents;
 }
 
 void Session::AddPeer(const Digest& blob, const std::string& address, uint16_t port) {

@@ -65,10 +65,12 @@ struct SessionStats {
   bool listening = false;
 };
 
-// What nobody that this node is connected to has.
+// What nobody that this node is connected to has: the chunks of each such piece, some of which may be here. Each piece
+// is some agent's to bring, by a rule that all follow without asking each other (rendezvous hashing over peer ids).
 struct Lack {
-  std::vector<ChunkRange> pieces;  // the chunks of each such piece, some of which may be here
-  uint32_t swarm_nodes = 0;        // how many the tracker knows, this one included; 0: it has not answered
+  std::vector<ChunkRange> ours;
+  std::vector<ChunkRange> others;
+  uint32_t swarm_nodes = 0;  // how many the tracker knows, this one included; 0: it has not answered
 };
 
 // Internally synchronised. Calls wait for libtorrent's network thread, but for no network.
@@ -92,7 +94,8 @@ class Session {
   void Raise(const Digest& blob, ChunkRange chunks);
 
   // The pieces that neither this node nor one of its peers has: they can come only from outside of the swarm. None
-  // while the blob is out, or is not known.
+  // while the blob is out, or is not known. In a swarm of which this node sees a part only, a piece may be several
+  // nodes' to bring, three on average.
   Lack Lacking(const Digest& blob) const;
 
   // Tells the session of a peer, as the tracker would.
