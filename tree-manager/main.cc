@@ -18,6 +18,7 @@
 #include "tree-manager/config.h"
 #include "tree-manager/dashboard/dashboard_server.h"
 #include "tree-manager/manager.h"
+#include "tree-manager/preheat_api.h"
 #include "tree-manager/service.h"
 #include "tree-manager/tracker/tracker.h"
 
@@ -56,6 +57,7 @@ struct Shown {
   Manager& manager;
   const Service& service;
   Tracker& tracker;
+  PreheatApi& preheats;
   DashboardServer* dashboard;  // null: none
 };
 
@@ -64,6 +66,7 @@ void Answer(const net::HttpRequest& request, const std::shared_ptr<net::HttpRepl
   if (request.path() == "/healthz") return reply->Send(Text(200, "ok\n"));
   if (request.path() == "/readyz") return reply->Send(Text(200, "ready\n"));
   if (shown.tracker.Knows(request)) return reply->Send(shown.tracker.Answer(request));
+  if (PreheatApi::Knows(request)) return reply->Send(shown.preheats.Answer(request));
   if (request.path() != "/metrics") {
     if (shown.dashboard != nullptr) return shown.dashboard->Handle(request, reply);
     return reply->Send(Text(404, "/metrics, /healthz, /readyz\n"));
@@ -103,6 +106,7 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   options.state_path = config.data_root + "/state";
   BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
   Tracker tracker({.path = TrackerPath(token)});
+  PreheatApi preheats(*manager, token);
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
   std::unique_ptr<DashboardServer> dashboard;
   if (config.dashboard != "off") {
@@ -111,7 +115,7 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   }
   std::unique_ptr<net::HttpServer> http;
   if (!config.http.empty()) {
-    BANYAN_ASSIGN(http, ServeHttp(config.http, {*manager, *service, tracker, dashboard.get()}));
+    BANYAN_ASSIGN(http, ServeHttp(config.http, {*manager, *service, tracker, preheats, dashboard.get()}));
     spdlog::info("metrics{} on {} (port {})", dashboard ? " and dashboard" : "", config.http, http->port());
   }
   spdlog::info("listening on {} (port {})", config.listen, service->port());
