@@ -42,7 +42,7 @@ def in_order(lines):
 
 def coldstart_table(lines):
     head = ["image", "link", "mode", "pull s", "create s", "run s", "**total s**", "speed-up", "second start s", "the same, caches dropped s",
-            "received MB", "CPU s: containerd", "agent, keeper", "peak MiB: agent", "keeper"]
+            "received MB", "CPU s: containerd", "CPU s: agent, keeper", "peak MiB: agent", "peak MiB: keeper"]
     rows = []
     for (image, link), by_link in group(in_order(lines), "image", "link").items():
         modes = group(by_link, "mode")
@@ -106,7 +106,7 @@ def fs_table(lines):
 def first_read_table(lines):
     rows = [[tree, spread([line["bytes"] / 1e6 / line["seconds"] for line in found], 0), spread([line["reads"] for line in found], 0)]
             for (tree,), found in group(lines, "tree").items()]
-    return table(["mount form", "MB/s", "requests answered"], rows)
+    return table(["mount form", "MB/s", "the kernel's requests to the agent"], rows)
 
 
 def convert_table(lines):

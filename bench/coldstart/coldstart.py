@@ -20,11 +20,9 @@ import http.client
 import json
 import os
 import random
-import shlex
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import time
 
@@ -32,79 +30,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [f"{HERE}/..", f"{HERE}/../images"]
 import figures
 from images import IMAGES
+from node import Failed, Node, in_own_network
 
 MODES = {"overlayfs": "overlayfs", "banyan": "banyan", "cached": "banyan"}
 SECOND_STARTS = 3
 READY_WITHIN_S = 120
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class Failed(Exception):
-    pass
-
-
-class Node:
-    """node.sh: the registry and the node of the moment, whose sockets, directories and processes are in `self.is_`."""
-
-    def __init__(self):
-        self.is_ = {}
-        self.shell = subprocess.Popen([f"{HERE}/node.sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.shell.stdin.close()
-        self.shell.wait()
-
-    def do(self, *commands):
-        try:
-            for command in commands:
-                self.shell.stdin.write(command + "\n")
-                self.shell.stdin.flush()
-                self.is_ = json.loads(self.shell.stdout.readline())
-        except (OSError, ValueError) as error:
-            raise Failed(f"node.sh ended at: {command}") from error
-
-    def cri(self, *arguments):
-        """Begins cri_client; returns its Popen."""
-        return subprocess.Popen([self.is_["client"], "--socket", self.is_["socket"], "--log-root", f"{self.is_['directory']}/logs",
-                                 "--cgroup-parent", self.is_["cgroup"], *arguments],
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, *arguments):
-        """cri_client, to its end; returns what it prints."""
-        process = self.cri(*arguments)
-        output = process.communicate()[0]
-        if process.returncode != 0:
-            raise Failed(f"cri_client {' '.join(arguments)}: exit status {process.returncode}")
-        return output.strip()
-
-    def reference(self, image):
-        return f"{self.is_['registry']}/bench/{image.name}:1"
-
-    def cpu_seconds(self, *names):
-        """Of these processes, and of children of theirs that have ended."""
-        ticks = 0
-        for name in names:
-            if self.is_[name]:
-                with open(f"/proc/{self.is_[name]}/stat", encoding="utf-8") as file:
-                    ticks += sum(map(int, file.read().rsplit(") ", 1)[1].split()[11:15]))
-        return ticks / TICKS
-
-    def peak_mib(self, name):
-        if not self.is_[name]:
-            return None
-        with open(f"/proc/{self.is_[name]}/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-
-    def output(self):
-        """What the one container has written."""
-        text = ""
-        for path in glob.glob(f"{self.is_['directory']}/logs/*/log"):
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text += "".join(line.split(" ", 3)[3] for line in file if line.count(" ") >= 3)
-        return text
 
 
 def bytes_received():
@@ -133,7 +63,7 @@ def start(node, image):
     """One container, until it is ready; returns (seconds to the command's start, seconds to ready, bytes received by then)."""
     timing = f"{node.is_['work']}/timing"
     began = time.monotonic()
-    process = node.cri("start", node.reference(image), "--name", image.name, "--timing", timing, "--", *image.command)
+    process = node.cri("start", node.reference(image.name), "--name", image.name, "--timing", timing, "--", *image.command)
     while not is_ready(node, image.ready):
         if process.poll() not in (None, 0):
             raise Failed(f"{image.name} does not start")
@@ -144,7 +74,11 @@ def start(node, image):
     pod = process.communicate()[0].split()[0]
     with open(timing, encoding="utf-8") as file:
         created = json.load(file)["started"] / 1000
-    node.ask("rm", pod)
+    try:
+        node.ask("rm", pod)
+    except Failed:  # containerd refuses to stop what ends by itself at this very moment
+        time.sleep(1)
+        node.ask("rm", pod)
     for directory in glob.glob(f"{node.is_['directory']}/logs/*"):
         shutil.rmtree(directory)
     return min(created, seconds), seconds, received
@@ -152,7 +86,7 @@ def start(node, image):
 
 def measure(node, image, link, mode):
     node.do(f"start_node {MODES[mode]}")
-    reference = node.reference(image)
+    reference = node.reference(image.name)
     if mode == "cached":
         node.do(f"banyan --quiet prefetch {reference}")
     node.do("drop_caches", "warm_registry", f"shape {link}")
@@ -191,19 +125,16 @@ def parse_arguments():
 
 
 def main():
-    if "BANYAN_BENCH_NET" not in os.environ:  # images may need the network; what follows must not have one
-        for name in parse_arguments().images.split(","):
-            subprocess.run([f"{HERE}/../images/make.py", name], check=True, stdout=subprocess.DEVNULL)
-        os.execvpe("unshare", ["unshare", "--net", os.path.abspath(__file__), *sys.argv[1:]], {**os.environ, "BANYAN_BENCH_NET": "1"})
     arguments = parse_arguments()
+    in_own_network(arguments.images.split(","))
     images = [IMAGES[name] for name in arguments.images.split(",")]
     order, lines = random.Random(arguments.seed), []
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(open(arguments.json or os.devnull, "a", encoding="utf-8"))
         node = stack.enter_context(Node())
         for image in images:
-            layout = subprocess.run([f"{HERE}/../images/make.py", image.name], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
-            node.do(f"push_image {shlex.quote(layout)} bench/{image.name}:1", f"convert_image bench/{image.name}:1")
+            node.push(image.name)
+            node.do(f"convert_image bench/{image.name}:1")
         for number in range(arguments.rounds):
             turns = [(image, link, mode) for image in images for link in arguments.links.split(",") for mode in arguments.modes.split(",")]
             order.shuffle(turns)

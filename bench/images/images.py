@@ -34,6 +34,8 @@ print("ready", json.dumps({"trace": float(numpy.trace(matrix @ matrix.T))}), flu
 PARTS = "import sys\nsys.path.insert(0, '/app')\nsys.dont_write_bytecode = True\ntotal = 0\n" + "".join(
     f"import part{n}; total += part{n}.f{n}_7({n})\n" for n in range(SOURCE_LAYERS)) + 'print("ready", total, flush=True)\n'
 COMPILE = 'printf "int puts(const char*); int main(void) { puts(\\"ready\\"); }" >/tmp/a.c && gcc -O2 -o /tmp/a /tmp/a.c && /tmp/a'
+POSTGRES = """mkdir -p /var/run/postgresql /srv/db && chown postgres /var/run/postgresql /srv/db
+cd /usr/lib/postgresql/*/bin && su postgres -c './initdb -D /srv/db >/dev/null' && exec su postgres -c 'exec ./postgres -D /srv/db' """
 NGINX = ("sh", "-c", "mkdir -p /var/log/nginx /var/lib/nginx && exec nginx -g 'daemon off;'")
 
 IMAGES = {image.name: image for image in (
@@ -46,7 +48,11 @@ IMAGES = {image.name: image for image in (
     Image("scipy", "python3, numpy, scipy, g++; `import numpy, scipy.linalg`",
           ("python3", "-c", 'import numpy, scipy.linalg; print("ready", scipy.linalg.det(numpy.eye(3)))'), ("output", "ready 1.0"),
           parent="scipy"),
+    Image("node", "nodejs, a small program", ("node", "-e", 'console.log("ready", [1, 2, 3].map(x => x * x).join())'), ("output", "ready 1,4,9"),
+          parent="node"),
+    Image("jre", "openjdk 17, `java -version`", ("sh", "-c", "java -Xshare:auto -version 2>&1"), ("output", "openjdk version"), parent="jre"),
     Image("redis", "redis-server, PING", ("redis-server", "--port", "6379", "--save", ""), ("answer", 6379, "PING\r\n", "+PONG"),
           packages=("redis-server",)),
     Image("gcc", "gcc, compiles and runs a program", ("sh", "-c", COMPILE), ("output", "ready"), packages=("gcc", "libc6-dev")),
+    Image("postgres", "PostgreSQL, a new database made and served", ("sh", "-c", POSTGRES), ("output", "ready to accept connections"), packages=("postgresql",)),
 )}

@@ -1,0 +1,203 @@
+#!/usr/bin/env -S python3 -B
+"""Renders docs/benchmarks.md and its plots out of the raw lines of scripts/bench.sh: `render.py RAW_DIRECTORY DOCUMENT`.
+
+Whatever was not run is said to be not measured. The bars are those of the project's design; what is slower than what it is compared with
+is found in the figures, not chosen.
+"""
+import json
+import os
+import statistics
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import figures
+
+NOT_HERE = "not measured"
+SETUP = """One machine is registry, link and node at once, in network namespaces of its own: {machine}.
+Registry: docker-registry, plain HTTP; links: `tc tbf` at both ends; `netem` is absent, so links have no delay. Containers: containerd through CRI and
+runc, pods on the host's network. The images are made of Debian packages (`bench/images`), one fresh node a start, caches dropped. Median [least–most];
+a figure without brackets was taken once. **Only ratios within a table travel.**"""
+REPRODUCE = """<!-- docs: not run: they measure for minutes to hours, and need a quiet machine -->
+```sh
+scripts/install-deps.sh && scripts/build.sh release
+scripts/bench.sh quick              # or full; as root; rewrites this page
+scripts/bench.sh quick coldstart    # a part alone: coldstart scipy fs convert fill
+```
+
+The raw lines are beside this page, in [benchmarks/](benchmarks/). Other programs of [bench/](../bench/README.md) measure what is not here."""
+ABSENT = """- A learned profile of one node's start is not there yet; the order that the tree-manager learns is measured by `bench/lab/start.py`.
+- stargz, SOCI, Nydus and overlaybd: not measured here (Debian packages no snapshotter of theirs).
+- Chunks shared by two versions, the swarm and the hybrid in the fleet's table, faults under load, rolling updates.
+- An image of a machine-learning framework (1 GB and more)."""
+
+
+def read(directory, part):
+    path = f"{directory}/{part}.jsonl"
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def ratio(over, under, key):
+    return figures.median_of(over, key) / figures.median_of(under, key)
+
+
+def of(lines, **wanted):
+    return [line for line in lines if all(line[key] == value for key, value in wanted.items())]
+
+
+def met(value, bar, text, at_least=True):
+    return f"{text} {'(met)' if (value >= bar if at_least else value <= bar) else '(**missed**)'}"
+
+
+class Bars:
+    """Each bar's figure, or that it was not measured."""
+
+    def __init__(self, raw):
+        self.cold, self.fs, self.convert, self.fill = (raw[part] for part in ("coldstart", "fs", "convert", "fill"))
+
+    def cold_start(self):
+        found = of(self.cold, image="scipy", link="200mbit")
+        full, lazy = of(found, mode="overlayfs"), of(found, mode="banyan")
+        if not (full and lazy):
+            return NOT_HERE
+        speed = ratio(full, lazy, "total")
+        return met(speed, 12, f"{speed:.1f} ×")
+
+    def second_start(self):
+        full, lazy = of(self.cold, image="scipy", mode="overlayfs"), of(self.cold, image="scipy", mode="banyan")
+        if not (full and lazy):
+            return NOT_HERE
+        slower = ratio(lazy, full, "second")
+        return met(slower, 1.1, f"{slower:.2f} ×", at_least=False)
+
+    def cached_reads(self):
+        found = {line["work"]: line["speed"] for line in of(self.fs, figure="fs", state="warm", tree="banyan-file")}
+        if not found:
+            return NOT_HERE
+        return "; ".join(met(found[work], 0.9, f"{work} {found[work]:.2f}") for work in ("sequential", "stat", "find"))
+
+    def first_read(self):
+        found = of(self.fs, figure="first read", tree="banyan-file")
+        if not found:
+            return NOT_HERE
+        speed = statistics.median(line["bytes"] / 1e6 / line["seconds"] for line in found)
+        return met(speed, 400, f"{speed:.0f} MB/s ({found[0]['bytes'] / 1e6:.0f} MB)")
+
+    def sixteen_nodes(self):
+        found = of(self.fill, nodes=16, rate="100mbit", mode="tree2", bytes=268435456)
+        if not found:
+            return NOT_HERE + " (README: an earlier run)"
+        last, served = figures.median_of(found, "x_link"), figures.median_of(found, "served")
+        return met(last, 1.15, f"{last:.2f} ×", at_least=False) + ", " + met(served, 1.05, f"{served:.3f} copies", at_least=False)
+
+    def conversion(self):
+        ratios = [line["ratio"] for line in self.convert if "ratio" in line]
+        memory = [line["mib"] for line in self.convert if line["tool"].startswith("whole image: banyan")]
+        if not ratios:
+            return NOT_HERE
+        least, most = min(ratios), max(memory)
+        return met(least, 0.85, f"least {least:.2f} ×") + ", " + met(most * 1.048576, 300, f"at most {most * 1.048576:.0f} MB", at_least=False)
+
+    def rows(self):
+        return [
+            ["cold start to `import numpy, scipy.linalg` at 200 Mbit/s, no profile, against full pull", "≥ 12 ×", self.cold_start()],
+            ["the same with a learned profile", "≥ 20 ×", NOT_HERE],
+            ["second start on the node, against overlayfs (the same image)", "≤ 1.1 ×", self.second_start()],
+            ["cached reads against native EROFS: sequential, stat, find", "≥ 0.9", self.cached_reads()],
+            ["first sequential read of a large file, unshaped", "≥ 400 MB/s", self.first_read()],
+            ["256 MiB to 16 nodes of 100 Mbit/s: last node; copies sent by registry and proxy", "≤ 1.15 × size ÷ link; ≤ 1.05",
+             self.sixteen_nodes()],
+            ["a burst of 64 nodes with private reads", "≤ 1.5 ×", NOT_HERE],
+            ["last of 64 nodes against last of 8", "≤ 1.2 ×", NOT_HERE],
+            ["interior node killed mid-stream: longest stall", "≤ 1 s", NOT_HERE + " (`bench/lab/faults.py`)"],
+            ["conversion against gunzip + zstd-3 + hashes alone, one core; memory", "≥ 0.85 ×; ≤ 300 MB", self.conversion()],
+            ["tree-manager: joins a second; nodes churning", "100,000; 10,000", NOT_HERE + " (`tree_bench`, `manager_sessions`)"],
+            ["agent with 50 images mounted; when idle", "≤ 100 MB; 0 CPU", NOT_HERE + " (`bench/containerd/node.sh`)"],
+        ]
+
+
+def comparisons(raw):
+    """(text, how many times slower Banyan is than what it is compared with); below 1 it is faster."""
+    cold = figures.in_order(raw["coldstart"])
+    for (image, link), found in figures.group(cold, "image", "link").items():
+        for mode in ("banyan", "cached"):
+            full, lazy = of(found, mode="overlayfs"), of(found, mode=mode)
+            if full and lazy:
+                yield f"{image}, {figures.LINKS[link]}, {figures.MODES[mode]}: pull to ready against overlayfs", ratio(lazy, full, "total")
+    for (image,), found in figures.group(cold, "image").items():  # whatever the link: nothing is fetched, or little
+        full, lazy = of(found, mode="overlayfs"), of(found, mode="banyan")
+        if full and lazy:
+            yield f"{image}: second start against overlayfs", ratio(lazy, full, "second")
+            yield f"{image}: second start, caches dropped, against overlayfs", ratio(lazy, full, "second_dropped")
+    for line in of(raw["fs"], figure="fs"):
+        if line["tree"].startswith("banyan-"):
+            yield f"{line['tree']}, {line['work']}, {line['state']}, against native EROFS", 1 / line["speed"]
+    for (image,), found in figures.group(raw["convert"], "image").items():
+        own = of(found, tool="Banyan's converter")
+        for tool in ("gzip -d", "zstd -3", "mkfs.erofs", "mkfs.erofs -zlz4hc"):
+            if own and of(found, tool=tool):
+                yield f"conversion of {image}'s largest layer against {tool}", ratio(own, of(found, tool=tool), "seconds")
+        own, other = (of(found, tool=f"whole image: {tool}") for tool in ("banyan convert --jobs 1", "ctr-remote image convert --estargz"))
+        if own and other:
+            yield f"conversion of the image {image} against ctr-remote image convert --estargz", ratio(own, other, "seconds")
+    for (nodes, size), found in figures.group(raw["fill"], "nodes", "bytes").items():
+        tree, star = of(found, mode="tree2"), of(found, mode="star")
+        if tree and star:
+            yield f"{size / 1048576:.0f} MiB to {nodes} nodes, two stripes against the star: last node", ratio(tree, star, "last")
+
+
+def verdicts(raw):
+    good, even, bad = [], [], []
+    for text, slower in comparisons(raw):
+        if slower < 0.95:
+            good.append((slower, f"- {text}: {1 / slower:.2f} × as fast"))
+        elif slower <= 1.05:
+            even.append(text)
+        else:
+            bad.append((slower, f"- {text}: {slower:.2f} × the time"))
+    return ["## What is good", "", *(line for _, line in sorted(good)), "", f"Within 5 %: {'; '.join(even) or 'nothing'}.", "",
+            "## Where Banyan is slower than what it is compared with", "", *(line for _, line in sorted(bad, reverse=True)), ""]
+
+
+def section(title, text, lines):
+    return [f"## {title}", "", *text, "", *lines, ""] if lines else [f"## {title}", "", f"{NOT_HERE.capitalize()}.", ""]
+
+
+def plot(document, name, svg):
+    directory = document.removesuffix(".md")
+    with open(f"{directory}/{name}.svg", "w", encoding="utf-8") as file:
+        file.write(svg)
+    return f"![{name}]({os.path.basename(directory)}/{name}.svg)"
+
+
+def main():
+    directory, document = sys.argv[1:]
+    os.makedirs(document.removesuffix(".md"), exist_ok=True)
+    raw = {part: read(directory, part) for part in ("coldstart", "fs", "convert", "fill", "machine")}
+    cold, fills = raw["coldstart"], raw["fill"]
+    works, firsts = of(raw["fs"], figure="fs"), of(raw["fs"], figure="first read")
+    page = ["# Benchmarks", "", "Written by `scripts/bench.sh`; figures of other runs are in the README.", "", "## Set-up", "",
+            SETUP.format(machine="; ".join(line["machine"] for line in raw["machine"][-1:])), ""]
+    runs = [[line["part"], line["when"], line["commit"], line["load"]] for line in raw["machine"]]
+    page += [*figures.table(["part", "when", "commit", "load of the machine before"], runs), ""]
+    page += ["## The bars", "", *figures.table(["work", "bar", "figure"], Bars(raw).rows()), "", *verdicts(raw)]
+    page += section("Cold and second starts", ["`create`: pod and container, until runc has started the command; `run`: from there to ready. Received: by the node until it "
+                     "was ready. The agent's peak with the image on the node includes fetching it before."],
+                    cold and [plot(document, "coldstart", figures.coldstart_plot(cold)), "", *figures.coldstart_table(cold)])
+    page += section("File system", ["The whole image on the node; `warm` after an untimed round, `cold` with the machine's caches dropped before each. "
+                                    "Medians in turns."], works and figures.fs_table(works))
+    page += section("First sequential read of the largest file", ["Nothing of the image on the node, registry on loopback."],
+                    firsts and figures.first_read_table(firsts))
+    page += section("Conversion", ["The image's largest layer, one core; the last row of an image is all of it."],
+                    raw["convert"] and figures.convert_table(raw["convert"]))
+    page += section("Fleet", ["An image of bytes that do not compress, to empty nodes at once; the proxy's link is a node's (docs/lab.md)."],
+                    fills and [plot(document, "fill", figures.fill_plot(fills)), "", *figures.fill_table(fills)])
+    page += ["## Not measured", "", ABSENT, "", "## How to reproduce", "", REPRODUCE, ""]
+    with open(document, "w", encoding="utf-8") as file:
+        file.write("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()
