@@ -65,7 +65,8 @@ def check_blocks(path, tests):
             if mark:
                 raise Wrong(f"{where}: only blocks of sh are marked")
             for line in text.split("\n"):
-                if not language and OURS.match(line):
+                # Pictures are not of ASCII.
+                if not language and line.isascii() and OURS.match(line):
                     raise Wrong(f"{where}: a command in a block that is not fenced as sh: {line.strip()}")
             continue
         if not mark:
@@ -83,10 +84,11 @@ def options_of(entry):
 def check_words(path, table):
     """`banyan verb --option` in running text and in blocks: known to the program."""
     text = open(path, encoding="utf-8").read()
+    # Blocks that say they are plain text hold no commands; their lines still count.
+    text = re.sub(r"^```text\n.*?^```$", lambda m: "\n" * m[0].count("\n"), text, flags=re.M | re.S)
     verbs = {command["name"]: command for command in table["commands"]}
     found = [(m.start(), m[1]) for m in re.finditer(r"`(banyan [^`\n]+)`", text)]
-    found += [(m.start(), m[1]) for m in re.finditer(r"^\s*(banyan [^#\n|;&<>]+)", "".join(
-        line if not line.startswith("  ") else line for line in text.splitlines(True)), re.M)]
+    found += [(m.start(), m[1]) for m in re.finditer(r"^\s*(banyan [^#\n|;&<>]+)", text, re.M)]
     for start, words in found:
         line = text.count("\n", 0, start) + 1
         parts = re.split(r"[\s\[\]|,();…]+", words.split(" -- ")[0])
@@ -157,6 +159,7 @@ def self_test():
         fails("`banyan tree --colour`\n", "an option that does not exist")
         with open(path, "w", encoding="utf-8") as file:
             file.write("<!-- docs: run -->\n```sh\nls\n```\n`banyan tree X --stripe 1 --json`\n```toml\nx = 1\n```\n")
+            file.write("```text\nbanyan wood\n```\n")
         if not check_blocks(path, {"known"}) or check_words(path, table) != 1:
             sys.exit("a good document is refused")
 
