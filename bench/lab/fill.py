@@ -4,10 +4,10 @@
     fill.py [--nodes 16] [--rate 100mbit] [--mib 256] [--modes tree2,tree1,star] [--rounds 1] [--check]
             [--slow n3=50mbit] [--bar 1.15] [--bar-slow 1.3] [--bar-served 1.05] [--json FILE]
 
-Modes take turns. `x link` is the last node's time over size ÷ link. `served` is what registry and proxy have sent, map and
-metadata included, over the layer's bytes, by the counters of the switch's ports. Every node's layers are compared with their
-digests at the end. --slow: a node whose uplink is less. --nodes, --mib may be lists: 8,16,32. --check: exit 1 when a bar is
-missed.
+Modes take turns. A node's time begins with its own command: N of them take a while to begin on one machine. `x link` is the longest
+time over size ÷ link. `served` is what registry and proxy have sent, map and metadata included, over the layer's bytes, by the
+counters of the switch's ports. Every node's layers are compared with their digests at the end. --slow: a node whose uplink is
+less. --nodes, --mib may be lists: 8,16,32. --check: exit 1 when a bar is missed.
 """
 import argparse
 import json
@@ -21,13 +21,12 @@ from lablib import Lab, bits_per_second, finish_all, summary
 def fill(lab, image):
     """Every node prefetches the image; returns one line of figures."""
     before = lab.stats()
-    start = time.monotonic()
-    prefetches = {node: lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1") for node in lab.nodes}
-    depths = {}
-    while lab.mode != "star" and not depths:
-        time.sleep(1)  # the tree as it is when everybody has joined
-        depths = {n["node"]: max(n["depths"]) for n in lab.tree(image)["nodes"]}
-    seconds = {node: ended - start for node, ended in finish_all(prefetches).items()}
+    prefetches, begun = {}, {}
+    for node in lab.nodes:
+        begun[node] = time.monotonic()
+        prefetches[node] = lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1")
+    seconds = {node: ended - begun[node] for node, ended in finish_all(prefetches).items()}
+    depths = {} if lab.mode == "star" else {n["node"]: max(n["depths"]) for n in lab.tree(image)["nodes"]}
     after = lab.stats()
     links = {name: {way: after[name][way] - before[name][way] for way in ("sent", "received")} for name in after}
     wrong = [problem for node in lab.nodes if (problem := lab.check_blobs(node, image))]
