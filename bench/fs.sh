@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # File system work on an image's tree: native EROFS, overlayfs on ext4, and Banyan's three mount forms with the whole image on the node.
 #
-#   bench/fs.sh [--image NAME] [--rounds N] [--json FILE]      default: scipy (tests/images), 5 rounds
+#   bench/fs.sh [--image NAME] [--rounds N] [--json FILE]      default: scipy (tests/images), 5 rounds, cold half of them
 #
 # fs_bench, warm and with the machine's caches dropped: a line {figure, image, state, work, tree, seconds, speed} each, `speed` relative
 # to native EROFS. And the first sequential read of the image's largest file, empty store, from a registry on loopback:
@@ -62,9 +62,9 @@ trees+=("overlayfs=$WORK/overlay")
 complete() { banyan --json ls | jq -e '.mounts[] | .device_bytes == .present_bytes'; }
 wait_for 300 complete || fail "the image does not arrive"
 for state in warm cold; do
-  cold=()
-  [[ $state == warm ]] || cold=(--cold)
-  "$(dirname "$BANYAN_BIN")/bench/fs_bench" --rounds "$rounds" --file "$large" "${cold[@]}" "${trees[@]}" | tee "$WORK/table" >&2
+  how=(--rounds "$rounds")
+  [[ $state == warm ]] || how=(--rounds $(((rounds + 1) / 2)) --cold)
+  "$(dirname "$BANYAN_BIN")/bench/fs_bench" "${how[@]}" --file "$large" "${trees[@]}" | tee "$WORK/table" >&2
   # "find   0.1234 s (1.00 x)   0.1200 s (1.03 x) …", trees in the order of the heading
   awk -v state=$state -v image="$image" '
     NR == 1 { for (i = 2; i <= NF; ++i) tree[i - 1] = $i; next }

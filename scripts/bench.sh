@@ -16,13 +16,14 @@ parts=("$@")
 raw=docs/benchmarks
 mkdir -p "$raw"
 
-# What a part's lines were measured on: replaces the part's line of before.
+# What a part's lines were measured on: replaces the part's line of before. The commit is the latest when the agent was built.
 note() {
-  local machine
+  local machine built
+  built=$(stat -c %y "${BANYAN_BIN:-build/release/bin}/banyan-peer-agent")
   machine="$(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)), $(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)"
   machine+=", $(. /etc/os-release && echo "$PRETTY_NAME"), kernel $(uname -r), $(containerd --version | awk '{ print $1, $3 }'), $(runc --version | head -n 1)"
   drop_lines machine part "$1"
-  jq -cn --arg part "$1" --arg when "$(date -u '+%F %H:%M UTC')" --arg commit "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+  jq -cn --arg part "$1" --arg when "$(date -u '+%F %H:%M UTC')" --arg commit "$(git log -1 --format=%h --before="$built" 2>/dev/null || echo unknown)" \
     --arg load "$(cut -d' ' -f1 /proc/loadavg)" --arg machine "$machine" '$ARGS.named' >>"$raw/machine.jsonl"
 }
 # drop_lines FILE KEY VALUE: without the lines in which KEY is VALUE.
