@@ -4,7 +4,8 @@
     swarm.py [--nodes 16] [--rate 100mbit] [--mib 256] [--modes swarm,hybrid,tree2,tree1,star] [--rounds 1] [--readers 1] [--json FILE]
 
 swarm and hybrid are two stripes with `[swarm] transport` set on every node. `served` is what registry and proxy have sent over the
-layer's bytes, `cpu` the processor seconds of all agents per GiB that arrived. The last --readers nodes have the image mounted and read
+layer's bytes, `by swarm` the part of a node's bytes that came by BitTorrent, `cpu` the processor seconds of all agents per GiB that
+arrived. The last --readers nodes have the image mounted and read
 4 KiB of it at random places, twenty times a second, while it comes: `read` is the median and the 99th percentile of what that took, in
 milliseconds. Every node's layers are compared with their digests at the end.
 """
@@ -104,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--rate", default="100mbit")
-    parser.add_argument("--mib", default="256")
+    parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--modes", default="swarm,hybrid,tree2,tree1,star")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--readers", type=int, default=1)
@@ -118,7 +119,7 @@ def main():
         for mode in arguments.modes.split(","):
             f = {"mode": mode, **run(mode, arguments, f"random-{arguments.mib}")}
             every.append(f)
-            print(f"{mode:7} {f['nodes']:5} {arguments.mib:>5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
+            print(f"{mode:7} {f['nodes']:5} {arguments.mib:5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
                   f"{f['x_link']:7.2f} {f['served']:7.3f} {f['by_swarm']:8.2f} {f['cpu_per_gib']:8.2f} "
                   f"{f['read']['p50'] * 1e3:6.1f} {f['read']['p99'] * 1e3:7.1f}", flush=True)
     if arguments.json:
