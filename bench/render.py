@@ -17,6 +17,8 @@ SETUP = """One machine is registry, link and node at once, in network namespaces
 Registry: docker-registry, plain HTTP; links: `tc tbf` at both ends; `netem` is absent, so links have no delay. Containers: containerd through CRI and
 runc, pods on the host's network. The images are made of Debian packages (`bench/images`), one fresh node a start, caches dropped. Median [least–most];
 a figure without brackets was taken once. **Only ratios within a table travel.**"""
+STARTS = """`create`: pod and container, until runc has started the command; `run`: from there to ready. Received: by the node until it was
+ready. The agent's peak with the image on the node includes fetching it before."""
 REPRODUCE = """<!-- docs: not run: they measure for minutes to hours, and need a quiet machine -->
 ```sh
 scripts/install-deps.sh && scripts/build.sh release
@@ -192,8 +194,7 @@ def main():
     runs = [[line["part"], line["when"], line["commit"], line["load"]] for line in raw["machine"]]
     page += [*figures.table(["part", "when", "programs of commit", "load of the machine before"], runs), ""]
     page += ["## The bars", "", *figures.table(["work", "bar", "figure"], Bars(raw).rows()), "", *verdicts(raw)]
-    page += section("Cold and second starts", ["`create`: pod and container, until runc has started the command; `run`: from there to ready. Received: by the node until it "
-                     "was ready. The agent's peak with the image on the node includes fetching it before."],
+    page += section("Cold and second starts", [STARTS],
                     cold and [plot(document, "coldstart", figures.coldstart_plot(cold)), "", *figures.coldstart_table(cold)])
     images = ", ".join(dict.fromkeys(line["image"] for line in works))
     page += section("File system", [f"The whole image ({images}) on the node; `warm` after an untimed round, `cold` with the machine's caches "
