@@ -198,7 +198,7 @@ def main():
                     cold and [plot(document, "coldstart", figures.coldstart_plot(cold)), "", *figures.coldstart_table(cold)])
     images = ", ".join(dict.fromkeys(line["image"] for line in works))
     page += section("File system", [f"The whole image ({images}) on the node; `warm` after an untimed round, `cold` with the machine's caches "
-                                    "dropped before each. Medians in turns."], works and figures.fs_table(works))
+                                    "dropped before each. Lower medians, in turns."], works and figures.fs_table(works))
     page += section("First sequential read of the largest file", ["Nothing of the image on the node, registry on loopback."],
                     firsts and figures.first_read_table(firsts))
     page += section("Conversion", ["The image's largest layer, one core; `whole image`: all its layers."],
