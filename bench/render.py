@@ -199,7 +199,8 @@ def main():
     images = ", ".join(dict.fromkeys(line["image"] for line in works))
     page += section("File system", [f"The whole image ({images}) on the node; `warm` after an untimed round, `cold` with the machine's caches "
                                     "dropped before each. Lower medians, in turns."], works and figures.fs_table(works))
-    page += section("First sequential read of the largest file", ["Nothing of the image on the node, registry on loopback."],
+    page += section("First sequential read of the largest file", ["Nothing of the image on the node, registry on loopback; all caches dropped before, so the registry reads its disk "
+                                                                      "(`bench/run.sh`, whose bar it is, leaves its files in memory)."],
                     firsts and figures.first_read_table(firsts))
     page += section("Conversion", ["The image's largest layer, one core; `whole image`: all its layers."],
                     raw["convert"] and figures.convert_table(raw["convert"]))
