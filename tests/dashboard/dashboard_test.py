@@ -97,7 +97,6 @@ def search_and_fold(page, count, wanted):
     point = at()
     page.click(box["x"] + point["x"], box["y"] + point["y"], 2)
     page.wait("document.querySelector('.drawing').dataset.nodes === '2' && document.querySelector('.drawing').dataset.settled === 'true'")
-    time.sleep(0.7)
     point = at()
     box = json.loads(page.run("JSON.stringify(document.querySelector('.drawing').getBoundingClientRect())"))
     page.click(box["x"] + point["x"], box["y"] + point["y"])

@@ -36,6 +36,7 @@ export class TreeDrawing {
     this.path = new Set();
     this.userMoved = false;
     this.target = null;    // in the middle, also when the size changes
+    this.travel = null;    // the view's transition under way
     this.canvas = el('canvas', {'aria-hidden': 'true'});
     this.item = el('div', {role: 'treeitem', id: `item-${++drawings}`});
     this.element = el('div', {class: 'drawing', role: 'tree', tabindex: '0', 'aria-label': label,
@@ -101,6 +102,7 @@ export class TreeDrawing {
     this.moveBegan = still ? -Infinity : now;
     if (!this.userMoved) this.fit(!still);
     this.element.dataset.nodes = String(this.list.length);
+    this.element.dataset.settled = 'false';
   }
 
   #moveFrom(item, before, moving, now) {
@@ -270,8 +272,7 @@ export class TreeDrawing {
 
   zoomBy(factor) {
     this.userMoved = true;
-    const target = calm() ? select(this.canvas) : select(this.canvas).transition().duration(180);
-    this.zoom.scaleBy(target, factor);
+    this.zoom.scaleBy(calm() ? select(this.canvas) : this.#travel(180), factor);
   }
 
   /** Brings a node into the middle, near enough to be read. */
@@ -300,8 +301,19 @@ export class TreeDrawing {
 
   #go(transform, smooth) {
     const canvas = select(this.canvas).interrupt();
-    const target = smooth && !calm() ? canvas.transition().duration(450) : canvas;
-    target.call(this.zoom.transform, transform);
+    this.zoom.transform(smooth && !calm() ? this.#travel(450) : canvas, transform);
+  }
+
+  // A transition of the view; a later one takes its place.
+  #travel(millis) {
+    const travel = select(this.canvas).transition().duration(millis);
+    this.travel = travel;
+    this.element.dataset.settled = 'false';
+    return travel.on('end.settle interrupt.settle cancel.settle', () => {
+      if (this.travel !== travel) return;
+      this.travel = null;
+      this.#draw();
+    });
   }
 
   /** What is to stand out. `path`: names from a node to the proxy; `dims`: the rest fades; `matches`: of a search, or null. */
@@ -338,7 +350,7 @@ export class TreeDrawing {
     });
     this.element.dataset.paintMillis = (performance.now() - now).toFixed(1);
     this.element.dataset.drawnAt ??= performance.now().toFixed(0);  // since the page was asked for
-    this.element.dataset.settled = String(moving === 1);
+    this.element.dataset.settled = String(moving === 1 && !this.travel);  // for tests: nothing moves any more
     const starting = this.list.length <= 400 && !calm() &&
       this.list.some((item) => item.node.member && !item.node.member.ready && item.inside);
     return again || starting;
