@@ -118,8 +118,10 @@ class Reply final : public HttpReply {
 // Empty when the client has gone already.
 std::string AddressOf(const tcp::socket& socket) {
   error_code error;
-  const tcp::endpoint endpoint = socket.remote_endpoint(error);
-  return error ? std::string() : endpoint.address().to_string();
+  const asio::ip::address address = socket.remote_endpoint(error).address();
+  if (error) return {};
+  const bool mapped = address.is_v6() && address.to_v6().is_v4_mapped();  // of a listener for both
+  return mapped ? asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_string() : address.to_string();
 }
 
 }  // namespace

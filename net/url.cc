@@ -99,6 +99,7 @@ std::string PercentEncode(std::string_view text) {
 }
 
 bool IsLoopbackHost(std::string_view host) {
+  if (host == "::1") return true;
   if (host.starts_with("[")) return host == "[::1]" || host.starts_with("[::1]:");
   host = host.substr(0, host.find(':'));
   if (host == "localhost") return true;

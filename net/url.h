@@ -37,7 +37,7 @@ class Url {
 // Percent-encodes all but RFC 3986's unreserved characters.
 std::string PercentEncode(std::string_view text);
 
-// Whether `host` ("localhost", "127.0.0.1:5000", "[::1]:5000") can only mean this machine.
+// Whether `host` ("localhost", "127.0.0.1:5000", "[::1]:5000", or an address alone: "::1") can only mean this machine.
 bool IsLoopbackHost(std::string_view host);
 
 }  // namespace banyan::net

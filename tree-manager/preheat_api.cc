@@ -57,12 +57,6 @@ std::string_view StateName(NodeProgress::State state) {
   }
 }
 
-bool IsFromThisMachine(std::string_view client) {
-  constexpr std::string_view kMapped = "::ffff:";
-  if (client.starts_with(kMapped)) client.remove_prefix(kMapped.size());
-  return client == "::1" || net::IsLoopbackHost(client);
-}
-
 Error Bad(std::string_view what) { return {Code::kInvalidArgument, fmt::format("a preheating's {}", what)}; }
 
 }  // namespace
@@ -105,7 +99,7 @@ bool PreheatApi::Knows(const net::HttpRequest& request) {
 
 HttpResponse PreheatApi::Answer(const net::HttpRequest& request) {
   const std::string* const shown = request.headers.Find("authorization");
-  if (expected_.empty() && !IsFromThisMachine(request.client)) {
+  if (expected_.empty() && !net::IsLoopbackHost(request.client)) {
     return ErrorAnswer(403, "without a token_file the tree-manager takes preheatings from its own machine only");
   }
   if (!expected_.empty() && (shown == nullptr || Digest::Of(*shown) != Digest::Of(expected_))) {

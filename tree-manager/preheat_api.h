@@ -1,9 +1,8 @@
 // Preheating over HTTP, for programs that have no gRPC (CI systems, registries' webhooks), on the manager's HTTP port.
 //
-//   POST /api/v1/preheats       {"reference": "registry/app:1", "nodes": ["a"], "zone": "z", "count": 3, "plain_http":
-//   false}
-//                               → 202 {"id": 7, "nodes": ["a"]}: who was told; all but the reference may be left out
-//   GET  /api/v1/preheats/7     → 200, how far they are, as `banyan --json preheat`
+//   POST /api/v1/preheats     {"reference": "registry/app:1", "nodes": ["a"], "zone": "z", "count": 3, "plain_http": true}
+//                             → 202 {"id": 7, "nodes": ["a"]}: who was told; all but the reference may be left out
+//   GET  /api/v1/preheats/7   → 200, how far they are, as `banyan --json preheat`
 //
 // Errors are {"error": "…"}. This changes what nodes do, so unlike the dashboard it wants the cluster's token
 // (`Authorization: Bearer …`); without a token it answers this machine alone. A body must say that it is JSON, which
