@@ -4,6 +4,8 @@
 #include <random>
 #include <utility>
 
+#include <xxhash.h>
+
 namespace banyan::swarm {
 namespace {
 
@@ -11,14 +13,9 @@ constexpr std::string_view kAgents = "-BY0100-";
 constexpr size_t kPeerIdBytes = 20;
 constexpr double kSeveral = 3;
 
-// The same on all nodes: FNV-1a, and the finish of SplitMix64, without which the last bytes hardly count.
+// The same on all nodes.
 uint64_t WeightOf(std::string_view peer_id, uint32_t run) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char byte : peer_id) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
-  hash += (run + uint64_t{1}) * 0x9e3779b97f4a7c15;
-  hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-  hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
-  return hash ^ hash >> 31;
+  return XXH3_64bits_withSeed(peer_id.data(), peer_id.size(), run);
 }
 
 }  // namespace
