@@ -127,7 +127,7 @@ void AddConversionsCommand(CLI::App& app, GlobalOptions& globals) {
   auto options = std::make_shared<ConversionsOptions>();
   CLI::App* command = app.add_subcommand("conversions", "Show what a registry proxy converts");
   command->footer(kFooter);
-  command->add_option("--proxy,--address", options->address, "The proxy's status address: host:port or unix:/path")
+  command->add_option("--proxy", options->address, "The proxy's status address: host:port or unix:/path")
       ->envname("BANYAN_REGISTRY_PROXY")
       ->capture_default_str();
   command->add_flag("--watch", options->watch, "Go on showing, at each change");

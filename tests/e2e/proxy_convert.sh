@@ -59,7 +59,7 @@ wait_converted 2 || fail "not converted: $(tail -5 "$PROXY_LOG")"
 
 log "the policy; the list"
 expect 200 GET /v2/team/never/manifests/1
-LIST=$("$BANYAN_BIN/banyan" conversions --address "$STATUS" --json)
+LIST=$("$BANYAN_BIN/banyan" conversions --proxy "$STATUS" --json)
 python3 - "$LIST" <<'PY'
 import json, sys
 found = {(c["repository"], c["state"]): c for c in json.loads(sys.argv[1])}

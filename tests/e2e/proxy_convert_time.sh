@@ -17,7 +17,7 @@ TOML
 
 expect 200 GET "/v2/team/$IMAGE/manifests/1?ns=$REGISTRY"
 # The proxy's own clock is read, and seldom is it asked: it needs the processors.
-conversion() { "$BANYAN_BIN/banyan" conversions --address "$STATUS" --json | jq -r ".[0].$1"; }
+conversion() { "$BANYAN_BIN/banyan" conversions --proxy "$STATUS" --json | jq -r ".[0].$1"; }
 for ((i = 0; i < 300; ++i)); do
   [[ $(conversion state) != "done" ]] || break
   sleep 1

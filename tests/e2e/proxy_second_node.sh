@@ -63,7 +63,7 @@ start_image
 stop_containerd
 
 log "the proxy converts, told by nobody"
-conversions() { "$BANYAN_BIN/banyan" conversions --address "$STATUS" --json; }
+conversions() { "$BANYAN_BIN/banyan" conversions --proxy "$STATUS" --json; }
 converted() { conversions | jq -e 'length == 1 and .[0].state == "done"'; }
 wait_for 120 converted || fail "not converted: $(conversions)"
 DIGEST=$(conversions | jq -r '.[0].digest')
