@@ -16,7 +16,7 @@
 # NODE: n1, n2, …, or registry, proxy, manager. Images (tests/images/make_image.sh: python, base, random-256, …) are in the registry as
 # lab.sh env's $LAB_REGISTRY/NAME:1, converted, and in the proxy's store, before any link is shaped. --star: no tree-manager, every
 # node is fed by the proxy. RATE is tc's: 100mbit; none: unshaped. The proxy's link is a node's unless --proxy-rate says otherwise; those of registry
-# and tree-manager are unshaped.
+# and tree-manager are unshaped. $LAB_CONGESTION: TCP's congestion control in all of it (default cubic, as Debian's kernels have it).
 #
 # All of a lab is below DIR (default $BANYAN_LAB, else /var/tmp/banyan-lab-UID): labs in different directories do not meet. Addresses are the same
 # in all of them. Pid files carry the start time, so only processes that this lab began are ever ended; `down` may be

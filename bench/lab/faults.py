@@ -6,8 +6,8 @@
               [--check] [--kill-stall 1.0] [--cut-stall 3.0] [--served-rise 1.05]
 
 Every node mounts one image and reads its file, in order or at random (all in the same order, as starts of one image do), at `pace` of its
-link, so that a long read is the fault's doing and not the link's. (A chunk of 1 MiB takes its time on each of the hops, though: 0.28 s at 30
-Mbit/s, 0.09 at 100.) At a third of the time
+link, so that a long read is the fault's doing and not the link's. (A chunk of 512 KiB takes its time on each of the hops, though: 0.14 s at 30
+Mbit/s, 0.04 at 100.) At a third of the time
   interior  a node that feeds others is killed with -9            cut    the same node falls silent (its link drops packets)
   root      the node that the proxy feeds in stripe 0 is killed   third  a third of the nodes at once
   leaf      the node that feeds the fewest falls silent; nobody with one stripe, where so no child reports it

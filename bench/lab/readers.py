@@ -10,7 +10,7 @@ import threading
 import time
 
 PIECE = 256 << 10  # of a paced reader
-# Chunks are 64 KiB to 1 MiB, and do not begin where a piece does: what moves for a piece, over its size.
+# Chunks are 64 to 512 KiB, and do not begin where a piece does: what moves for a piece, over its size.
 MOVED = {"in": 1.0, "random": 2.5}
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A swarm that loses its seed and half of its leeches, with a peer that sends garbage, a tracker that is restarted, a node whose
+# A swarm that loses its seed and two of its five leeches, with a peer that sends garbage, a tracker that is restarted, a node whose
 # disk is full and one whose port is taken, while a node reads the same blob by the trees: what nodes hold is right at any
 # time, whoever is left ends with the whole blob, and no agent goes down.
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/swarm.sh"
