@@ -28,6 +28,7 @@ export class TreeDrawing {
     this.list = [];
     this.ghosts = [];
     this.transform = zoomIdentity;
+    this.goal = zoomIdentity;  // where the view is, or is going
     this.moveBegan = -Infinity;
     this.active = PROXY;
     this.selected = null;
@@ -132,6 +133,7 @@ export class TreeDrawing {
       const {event} = window.d3;
       this.transform = event.transform;
       if (event.sourceEvent) {
+        this.goal = event.transform;
         this.userMoved = true;
         this.target = null;
       }
@@ -271,8 +273,12 @@ export class TreeDrawing {
   }
 
   zoomBy(factor) {
+    const middle = [this.painter.width / 2, this.painter.height / 2];
+    const [x, y] = this.goal.invert(middle);
+    const [least, most] = this.zoom.scaleExtent();
+    const k = Math.min(Math.max(this.goal.k * factor, least), most);
     this.userMoved = true;
-    this.zoom.scaleBy(calm() ? select(this.canvas) : this.#travel(180), factor);
+    this.#go(zoomIdentity.translate(...middle).scale(k).translate(-x, -y), true, 180);
   }
 
   /** Brings a node into the middle, near enough to be read. */
@@ -280,7 +286,7 @@ export class TreeDrawing {
     const item = this.items.get(id);
     if (!item) return;
     const {x, y} = place(this.shape, item.u, item.v);
-    const k = Math.max(this.transform.k, Math.min(14 / this.layout.room(item.node.depth), 8), 0.9);
+    const k = Math.max(this.goal.k, Math.min(14 / this.layout.room(item.node.depth), 8), 0.9);
     this.userMoved = true;
     this.target = id;
     this.#go(zoomIdentity.translate(this.painter.width / 2 - x * k, this.painter.height / 2 - y * k).scale(k), true);
@@ -290,30 +296,31 @@ export class TreeDrawing {
   #reveal(id) {
     const item = this.items.get(id);
     const {x, y} = place(this.shape, item.u, item.v);
-    const [sx, sy] = this.transform.apply([x, y]);
+    const [sx, sy] = this.goal.apply([x, y]);
     const margin = 30;
     const dx = sx < margin ? margin - sx : Math.min(0, this.painter.width - margin - sx);
     const dy = sy < margin ? margin - sy : Math.min(0, this.painter.height - margin - sy);
     if (dx === 0 && dy === 0) return;
-    const {k} = this.transform;
-    this.#go(zoomIdentity.translate(this.transform.x + dx, this.transform.y + dy).scale(k), true);
+    const {k} = this.goal;
+    this.#go(zoomIdentity.translate(this.goal.x + dx, this.goal.y + dy).scale(k), true);
   }
 
-  #go(transform, smooth) {
+  #go(transform, smooth, millis = 450) {
     const canvas = select(this.canvas).interrupt();
-    this.zoom.transform(smooth && !calm() ? this.#travel(450) : canvas, transform);
-  }
-
-  // A transition of the view; a later one takes its place.
-  #travel(millis) {
-    const travel = select(this.canvas).transition().duration(millis);
-    this.travel = travel;
-    this.element.dataset.settled = 'false';
-    return travel.on('end.settle interrupt.settle cancel.settle', () => {
+    this.goal = transform;
+    if (!smooth || calm()) {
+      this.zoom.transform(canvas, transform);
+      return;
+    }
+    const travel = canvas.transition().duration(millis).on('end.settle interrupt.settle cancel.settle', () => {
       if (this.travel !== travel) return;
       this.travel = null;
+      this.goal = this.transform;
       this.#draw();
     });
+    this.travel = travel;
+    this.element.dataset.settled = 'false';
+    this.zoom.transform(travel, transform);
   }
 
   /** What is to stand out. `path`: names from a node to the proxy; `dims`: the rest fades; `matches`: of a search, or null. */
