@@ -18,12 +18,13 @@ void Append(image_format::ChunkTable& table, uint64_t bytes) {
   static_cast<void>(table.Append(static_cast<uint32_t>(bytes), blocks, Digest(), Digest()));
 }
 
-// Cut by content: a quarter of the mean at least, four times at most, exponential between.
+// As image_format::Chunking cuts: a quarter of the average at least, then behind each block with a chance that makes
+// the average, at twice of it at the latest.
 uint64_t ChunkSize(const Scenario& scenario, Random& random) {
   if (scenario.even_chunks) return scenario.chunk_bytes;
   const uint64_t least = std::max<uint64_t>(scenario.chunk_bytes / 4, 1);
-  const double beyond = random.Exponential() * static_cast<double>(scenario.chunk_bytes - least);
-  return std::min(least + static_cast<uint64_t>(beyond), scenario.chunk_bytes * 4);
+  const double beyond = random.Exponential() * static_cast<double>(scenario.chunk_bytes);
+  return std::min(least + static_cast<uint64_t>(beyond), scenario.chunk_bytes * 2);
 }
 
 void ChooseStart(const Scenario& scenario, Random& random, Image& image) {

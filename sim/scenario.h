@@ -68,7 +68,7 @@ struct Scenario {
   uint32_t starts = 0;  // pairs of node and function; 0: every node starts every function
 
   uint64_t image_bytes = 256'000'000;
-  uint64_t chunk_bytes = 256 * 1024;  // the mean
+  uint64_t chunk_bytes = 256 * 1024;  // the average of image_format::Chunking
   bool even_chunks = false;           // all of the same size
   uint64_t metadata_bytes = 0;        // map and metadata: what every node fetches first
 
