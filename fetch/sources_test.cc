@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "fetch/forked_source.h"
 #include "fetch/ladder_source.h"
 #include "fetch/limited_source.h"
 #include "fetch/metered_source.h"
@@ -16,9 +17,11 @@ namespace banyan::fetch {
 namespace {
 
 using namespace std::chrono_literals;
+using ::testing::ElementsAre;
 using testing::FakeSource;
 using testing::FakeTimer;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 using testing::TestLayer;
 using Answers = std::map<ChunkIndex, Result<ChunkBytes>>;
 
@@ -67,6 +70,29 @@ TEST_F(SourcesTest, VerifyingPassesGoodBytesAndNamesWhoSentBadOnes) {
   EXPECT_EQ(answers->at(3).error().code, Code::kDataLoss);
   EXPECT_THAT(answers->at(3).error().message, HasSubstr("chunk 3 of layer sha256:"));
   EXPECT_THAT(answers->at(3).error().message, HasSubstr("first"));
+}
+
+TEST_F(SourcesTest, ForkedAsksTheOtherSourceForItsChunksUnlessSomebodyWaits) {
+  ForkedSource source(first_, second_, [](ChunkIndex chunk) { return chunk == 2 || chunk == 3 || chunk == 7; });
+  const auto answers = std::make_shared<Answers>();
+  const auto ask = [&](Priority priority) {
+    source.Fetch({.device = layer_.device, .chunks = {1, 8}, .priority = priority},
+                 [answers](ChunkIndex chunk, Result<ChunkBytes> answer) {
+                   EXPECT_TRUE(answers->emplace(chunk, std::move(answer)).second) << "answered twice";
+                 });
+    ExpectGood(*answers, {1, 8});
+    answers->clear();
+  };
+  const auto asked = [](const FakeSource& of) {
+    std::vector<std::pair<ChunkIndex, ChunkIndex>> ranges;
+    for (const ChunkRequest& request : of.requests()) ranges.emplace_back(request.chunks.begin, request.chunks.end);
+    return ranges;
+  };
+  ask(Priority::kPrefetch);
+  EXPECT_THAT(asked(*first_), ElementsAre(Pair(1, 2), Pair(4, 7)));
+  EXPECT_THAT(asked(*second_), ElementsAre(Pair(2, 4), Pair(7, 8)));
+  ask(Priority::kDemand);
+  EXPECT_THAT(asked(*first_), ElementsAre(Pair(1, 2), Pair(4, 7), Pair(1, 8)));
 }
 
 TEST_F(SourcesTest, MeteredCounts) {

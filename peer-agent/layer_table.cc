@@ -55,7 +55,9 @@ Result<std::shared_ptr<LiveLayer>> LayerTable::Acquire(const image_format::Devic
     auto source = SourceOf(origins, timer_);
     fetch::Scheduler::AddOptions options{.fill = false, .lanes = {}};
     if (peers_ != nullptr) {
-      source = peers_->SourceOf(device, std::move(source));
+      std::function<bool(ChunkIndex)> brought;
+      if (swarms_ != nullptr) brought = swarms_->SuppliesOf(device.blob_digest);
+      source = peers_->SourceOf(device, std::move(source), std::move(brought));
       options.lanes = peers_->LanesOf(device);
     }
     layer->lazy = scheduler_.AddLayer(layer->stored, std::move(source), std::move(options));

@@ -10,8 +10,11 @@
 #include <spdlog/spdlog.h>
 
 #include "common/settings.h"
+#include "fetch/forked_source.h"
+#include "fetch/ladder_source.h"
 #include "fetch/stripes.h"
 #include "fetch/tree_source.h"
+#include "fetch/verifying_source.h"
 #include "net/auth.h"
 #include "net/repository.h"
 
@@ -225,9 +228,17 @@ void Peers::LeaveAll() { functions_->LeaveAll(); }
 // ---- Fetching ----
 
 std::shared_ptr<fetch::ChunkSource> Peers::SourceOf(const image_format::Device& device,
-                                                    std::shared_ptr<fetch::ChunkSource> origins) {
+                                                    std::shared_ptr<fetch::ChunkSource> origins,
+                                                    std::function<bool(ChunkIndex)> brought) {
   std::shared_ptr<fetch::ChunkSource> source = std::make_shared<fetch::TreeSource>(
-      *client_, [this, blob = device.blob_digest] { return functions_->RoutesOfLayer(blob); }, std::move(origins));
+      *client_, [this, blob = device.blob_digest] { return functions_->RoutesOfLayer(blob); }, origins);
+  if (brought) {
+    auto straight = std::make_shared<fetch::LadderSource>(
+        std::vector<std::shared_ptr<fetch::ChunkSource>>{std::make_shared<fetch::VerifyingSource>(std::move(origins)),
+                                                         source},
+        timer_);
+    source = std::make_shared<fetch::ForkedSource>(std::move(source), std::move(straight), std::move(brought));
+  }
   source = std::make_shared<MeteredSource>(std::move(source), feeds_,
                                            [this](const Digest& blob) { return functions_->FunctionOfLayer(blob); });
   if (downlink_->unlimited()) return source;

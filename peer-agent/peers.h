@@ -96,9 +96,11 @@ class Peers final : public fetch::PeerReports {
   void Leave(const Digest& manifest);
   void LeaveAll();
 
-  // Where chunks of a layer come from: its trees, then `origins`. The lanes are its stripes.
+  // Where chunks of a layer come from: its trees, then `origins`; those that `brought` says yes to (any thread, cheap;
+  // may be null) from the origins first. The lanes are its stripes.
   std::shared_ptr<fetch::ChunkSource> SourceOf(const image_format::Device& device,
-                                               std::shared_ptr<fetch::ChunkSource> origins);
+                                               std::shared_ptr<fetch::ChunkSource> origins,
+                                               std::function<bool(ChunkIndex)> brought = {});
   fetch::LanePlan LanesOf(const image_format::Device& device);
   // A small blob of a joined function by tree, shared with those who ask this node for it meanwhile. kNotFound: it is
   // of no such function.

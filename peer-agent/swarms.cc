@@ -135,6 +135,16 @@ bool Swarms::Brings(const Digest& blob) const {
   return found != layers_.end() && found->second.whole != Whole::kNobody && found->second.state != State::kGivenUp;
 }
 
+std::function<bool(ChunkIndex)> Swarms::SuppliesOf(const Digest& blob) const {
+  return [supplies = supplies_, blob](ChunkIndex chunk) {
+    const std::lock_guard lock(supplies->mutex);
+    const auto found = supplies->chunks.find(blob);
+    if (found == supplies->chunks.end()) return false;
+    return std::any_of(found->second.begin(), found->second.end(),
+                       [chunk](ChunkRange chunks) { return chunks.begin <= chunk && chunk < chunks.end; });
+  };
+}
+
 void Swarms::Run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
@@ -156,6 +166,7 @@ void Swarms::Tick(const Digest& blob) {
     if (Clock::now() >= found->second.end) {
       layers_.erase(found);
       session_->Remove(blob);
+      StopSupplying(blob);
       return;
     }
     layer = found->second;
@@ -208,7 +219,13 @@ void Swarms::GiveUp(const Digest& blob, const std::string& why) {
     found->second.state = State::kGivenUp;
     if (found->second.whole == Whole::kScheduler) lazy = found->second.lazy;
   }
+  StopSupplying(blob);
   if (lazy != nullptr) parts_.scheduler.Fill(*lazy);
+}
+
+void Swarms::StopSupplying(const Digest& blob) {
+  const std::lock_guard lock(supplies_->mutex);
+  supplies_->chunks.erase(blob);
 }
 
 void Swarms::RaiseTouched(const Digest& blob, const Layer& layer) {
@@ -248,7 +265,7 @@ std::vector<ChunkRange> Swarms::Choose(Layer& layer, swarm::Lack lack, Clock::ti
 void Swarms::Supply(const Digest& blob, Layer layer) {
   const auto now = Clock::now();
   const auto progress = fetch::Scheduler::ProgressOf(*layer.lazy);
-  if (progress.missing_bytes == 0) return;
+  if (progress.missing_bytes == 0) return StopSupplying(blob);
   const uint64_t here = progress.bytes - progress.missing_bytes;
   if (here != layer.last_bytes) {
     layer.last_bytes = here;
@@ -271,16 +288,22 @@ void Swarms::Supply(const Digest& blob, Layer layer) {
   for (const ChunkRange& chunks : layer.supplying) {
     for (ChunkIndex chunk = chunks.begin; chunk < chunks.end; ++chunk) items.push_back({layer.lazy, chunk, true});
   }
+  {
+    const std::lock_guard lock(mutex_);
+    supplied_bytes_ += bytes;
+    const auto found = layers_.find(blob);
+    if (found == layers_.end()) return;
+    found->second.last_bytes = layer.last_bytes;
+    found->second.last_progress = layer.last_progress;
+    found->second.supplying = layer.supplying;
+    found->second.lacking = layer.lacking;
+    found->second.lacking_since = layer.lacking_since;
+  }
+  {
+    const std::lock_guard lock(supplies_->mutex);
+    supplies_->chunks[blob] = std::move(layer.supplying);
+  }
   parts_.scheduler.Prefetch(items);  // those that are here or under way are skipped; those that failed are tried again
-  const std::lock_guard lock(mutex_);
-  supplied_bytes_ += bytes;
-  const auto found = layers_.find(blob);
-  if (found == layers_.end()) return;
-  found->second.last_bytes = layer.last_bytes;
-  found->second.last_progress = layer.last_progress;
-  found->second.supplying = std::move(layer.supplying);
-  found->second.lacking = layer.lacking;
-  found->second.lacking_since = layer.lacking_since;
 }
 
 void Swarms::AddMetrics(MetricsPage& page) const {

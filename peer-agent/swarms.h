@@ -5,9 +5,9 @@
 // registry.
 //
 // Nobody is born a seed: the bytes come from the origins first. So each node looks for pieces that neither it nor any
-// peer has, and asks for those that are its own to bring (swarm::Lack) by the ordinary way, its layer's source. When
-// seeds die this is also how the swarm goes on; what somebody ought to bring and does not, anybody brings after a
-// while.
+// peer has, and asks for those that are its own to bring (swarm::Lack) of the origins, past the trees: a tree would
+// bring them through the uplinks of the very nodes that the swarm is to unburden. When seeds die this is also how the
+// swarm goes on; what somebody ought to bring and does not, anybody brings after a while.
 //
 // A layer's torrent is named by the image's artifact (Learn) and fetched as a small blob. A layer that has none, whose
 // swarm fails, or that others may not have, is filled the ordinary way: whatever happens here, the trees go on.
@@ -86,6 +86,9 @@ class Swarms {
   void Leave(const Digest& blob);
   // Whether the swarm is bringing the layer, so that nobody else needs to.
   bool Brings(const Digest& blob) const;
+  // Says of a chunk whether this node is bringing it into the swarm now: it is to come from outside, not through nodes
+  // of the swarm. Any thread; may outlive this.
+  std::function<bool(ChunkIndex)> SuppliesOf(const Digest& blob) const;
 
   void AddMetrics(MetricsPage& page) const;
 
@@ -109,6 +112,12 @@ class Swarms {
     Clock::time_point last_progress{};
   };
 
+  // What SuppliesOf() looks at.
+  struct Supplies {
+    std::mutex mutex;
+    std::map<Digest, std::vector<ChunkRange>> chunks;  // guarded by mutex
+  };
+
   Swarms(Options options, Parts parts);
   void Run();
   void Join(const Digest& blob, Layer layer);
@@ -117,11 +126,13 @@ class Swarms {
   void Tick(const Digest& blob);
   void Supply(const Digest& blob, Layer layer);
   std::vector<ChunkRange> Choose(Layer& layer, swarm::Lack lack, Clock::time_point now);
+  void StopSupplying(const Digest& blob);
   void RaiseTouched(const Digest& blob, const Layer& layer);
 
   const Options options_;
   const Parts parts_;
   std::unique_ptr<swarm::Session> session_;
+  const std::shared_ptr<Supplies> supplies_ = std::make_shared<Supplies>();
   std::mt19937_64 random_;  // of the thread
 
   mutable std::mutex mutex_;

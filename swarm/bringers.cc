@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <random>
-#include <utility>
 
 #include <xxhash.h>
 
@@ -30,17 +29,28 @@ std::string MakeAgentId() {
 
 bool IsAgentId(std::string_view peer_id) { return peer_id.starts_with(kAgents); }
 
-Bringers::Bringers(std::string self, std::vector<std::string> agents, uint32_t swarm_nodes, uint32_t pieces)
-    : self_(std::move(self)),
-      agents_(std::move(agents)),
-      least_(swarm_nodes > agents_.size() + 1 ? 1 - kSeveral / std::max<double>(swarm_nodes, kSeveral) : 0),
-      run_(std::clamp<uint32_t>(pieces / 16, 1, 8)) {}
-
-bool Bringers::IsOurs(uint32_t piece) const {
-  const uint64_t weight = WeightOf(self_, piece / run_);
-  if (static_cast<double>(weight) < least_ * static_cast<double>(UINT64_MAX)) return false;
-  return std::none_of(agents_.begin(), agents_.end(),
-                      [&](const std::string& agent) { return WeightOf(agent, piece / run_) > weight; });
+Bringers::Bringers(const std::string& self, std::vector<std::string> agents, uint32_t swarm_nodes, uint32_t pieces)
+    : run_(std::clamp<uint32_t>(pieces / 16, 1, 8)), ours_((pieces + run_ - 1) / run_) {
+  const bool sees_all = swarm_nodes <= agents.size() + 1;
+  // Of the weights' range: an agent that is not seen has probably more than that.
+  const double least = sees_all ? 0 : 1 - kSeveral / std::max<double>(swarm_nodes, kSeveral);
+  agents.push_back(self);
+  std::sort(agents.begin(), agents.end());
+  agents.erase(std::unique(agents.begin(), agents.end()), agents.end());
+  const size_t share = sees_all ? (ours_.size() + agents.size() - 1) / agents.size() : ours_.size();
+  std::vector<size_t> runs(agents.size());  // of each agent
+  for (uint32_t run = 0; run < ours_.size(); ++run) {
+    size_t first = agents.size();
+    uint64_t most = 0;
+    for (size_t i = 0; i < agents.size(); ++i) {
+      const uint64_t weight = WeightOf(agents[i], run);
+      if (runs[i] == share || (first < agents.size() && weight <= most)) continue;
+      first = i;
+      most = weight;
+    }
+    ++runs[first];
+    ours_[run] = agents[first] == self && static_cast<double>(most) >= least * static_cast<double>(UINT64_MAX);
+  }
 }
 
 }  // namespace banyan::swarm

@@ -1,6 +1,10 @@
 // Which agent of a swarm brings a piece that nobody has, from outside of the swarm: by rendezvous hashing over peer
 // ids, so that all who see the same peers agree without a word. Pieces go in runs, since at a run's ends there are
 // chunks that two agents fetch. Pure.
+//
+// Who brings a piece is at first the only one to give it, so the fleet waits for whoever brings most: nobody brings
+// more than an even share of the runs, what is beyond it goes to the next by weight. Measured with 8 nodes and 16 runs
+// before that rule: one node had seven of them, and all took twice as long.
 #pragma once
 
 #include <cstdint>
@@ -18,15 +22,13 @@ bool IsAgentId(std::string_view peer_id);
 // is larger than what this agent sees, a run may be for several to bring, three on average.
 class Bringers {
  public:
-  Bringers(std::string self, std::vector<std::string> agents, uint32_t swarm_nodes, uint32_t pieces);
+  Bringers(const std::string& self, std::vector<std::string> agents, uint32_t swarm_nodes, uint32_t pieces);
   // Whether it is for this agent.
-  bool IsOurs(uint32_t piece) const;
+  bool IsOurs(uint32_t piece) const { return ours_[piece / run_]; }
 
  private:
-  const std::string self_;
-  const std::vector<std::string> agents_;
-  const double least_;  // of the weights' range: an unseen agent has probably more than that
   const uint32_t run_;
+  std::vector<bool> ours_;  // by run
 };
 
 }  // namespace banyan::swarm

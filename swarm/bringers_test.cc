@@ -29,10 +29,29 @@ TEST(BringersTest, EachPieceIsForOneOfThoseWhoSeeEachOther) {
       ours += bringers.IsOurs(piece) ? 1 : 0;
       EXPECT_EQ(bringers.IsOurs(piece), bringers.IsOurs(piece / 8 * 8)) << "runs of eight";
     }
-    EXPECT_GT(ours, kPieces / 16 / 4) << self;
-    EXPECT_LT(ours, kPieces / 16 * 3) << self;
+    EXPECT_EQ(ours, kPieces / 16) << self;
   }
   for (uint32_t piece = 0; piece < kPieces; ++piece) EXPECT_EQ(of_piece[piece], 1) << piece;
+}
+
+TEST(BringersTest, WhatAnAgentThatLeavesBroughtIsSharedAndLittleElseMoves) {
+  constexpr uint32_t kPieces = 2048;
+  auto all = Agents(16);
+  std::vector<size_t> before(kPieces);
+  for (size_t self = 0; self < all.size(); ++self) {
+    const Bringers bringers = Of(all, self, kPieces, 16);
+    for (uint32_t piece = 0; piece < kPieces; ++piece) {
+      if (bringers.IsOurs(piece)) before[piece] = self;
+    }
+  }
+  all.pop_back();
+  int moved = 0;
+  for (size_t self = 0; self < all.size(); ++self) {
+    const Bringers bringers = Of(all, self, kPieces, 15);
+    for (uint32_t piece = 0; piece < kPieces; ++piece) moved += bringers.IsOurs(piece) && before[piece] != self ? 1 : 0;
+  }
+  EXPECT_GE(moved, static_cast<int>(kPieces / 16));
+  EXPECT_LT(moved, static_cast<int>(kPieces / 16 * 4));
 }
 
 TEST(BringersTest, AloneItIsAll) {
