@@ -55,9 +55,10 @@ class Conversions::Listener final : public convert::ConvertListener {
     Update([&](ConversionStatus& status) { status.bytes_done += bytes; });
   }
   void OnLayerEnd(const convert::LayerStep& step, convert::LayerOutcome outcome,
-                  const image_format::LayerIndex*) override {
+                  const image_format::LayerIndex* index) override {
     using convert::LayerOutcome;
     if (outcome == LayerOutcome::kFailed || outcome == LayerOutcome::kInterrupted) return;
+    if (index != nullptr) CountChunks(step.digest, *index, outcome == LayerOutcome::kReused);
     Update([&](ConversionStatus& status) {
       ++status.layers_done;
       if (outcome == LayerOutcome::kConverted) {
@@ -71,6 +72,26 @@ class Conversions::Listener final : public convert::ConvertListener {
   }
 
  private:
+  // A layer that an earlier attempt of this conversion made is not shared for that.
+  void CountChunks(const Digest& source, const image_format::LayerIndex& index, bool reused) {
+    const std::lock_guard lock(owner_.mutex_);
+    Job& job = owner_.jobs_.at(key_);
+    const auto own = job.counted.find(source);
+    if (own != job.counted.end()) {
+      job.status.chunks += own->second;
+      return;
+    }
+    ChunkCount count = owner_.census_.Add(index.chunks);
+    if (reused) {
+      count.shared = count.all;
+      count.shared_bytes = count.bytes;
+      ++job.status.layers_reused;
+    } else {
+      job.counted.emplace(source, count);
+    }
+    job.status.chunks += count;
+  }
+
   template <typename Function>
   void Update(Function function) {
     const std::lock_guard lock(owner_.mutex_);
@@ -265,7 +286,8 @@ void Conversions::Work(std::stop_token stop, uint32_t worker) {
     const Key key{job->status.upstream, job->status.repository, job->status.digest};
     job->status.state = ConversionState::kRunning;
     job->status.began = system_clock::now();
-    job->status.bytes_done = job->status.layers_done = 0;
+    job->status.bytes_done = job->status.layers_done = job->status.layers_reused = 0;
+    job->status.chunks = {};
     job->status.message.clear();
     ++job->attempts;
     Change();
@@ -375,6 +397,7 @@ void Conversions::Finish(const Key& key, const Result<std::optional<Digest>>& re
     return;
   }
   ::unlink(QueuePath(key).c_str());
+  job.counted.clear();
   if (!result) {
     status.state = ConversionState::kFailed;
     status.message = result.error().message;

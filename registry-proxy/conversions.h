@@ -34,6 +34,7 @@
 #include "convert/spool.h"
 #include "image-format/signature.h"
 #include "net/repository.h"
+#include "registry-proxy/chunk_census.h"
 #include "registry-proxy/content_store.h"
 
 namespace banyan::registry_proxy {
@@ -69,9 +70,11 @@ struct ConversionStatus {
   uint64_t asks = 0;
   uint32_t layers = 0;
   uint32_t layers_done = 0;
-  uint64_t bytes = 0;       // compressed layers
-  uint64_t bytes_done = 0;  // of them
-  std::string message;      // why it failed, or will be tried again
+  uint64_t bytes = 0;          // compressed layers
+  uint64_t bytes_done = 0;     // of them
+  uint32_t layers_reused = 0;  // of layers_done: made by an earlier conversion
+  ChunkCount chunks;           // of layers_done
+  std::string message;         // why it failed, or will be tried again
   std::optional<Digest> artifact;
   std::chrono::system_clock::time_point queued;
   std::chrono::system_clock::time_point began{};  // kRunning and later
@@ -133,6 +136,7 @@ class Conversions {
     ConversionStatus status;
     uint32_t attempts = 0;
     std::chrono::steady_clock::time_point not_before{};
+    std::map<Digest, ChunkCount> counted;  // by source layer: those that an attempt of its own has converted
   };
   struct Offered {
     Key key;
@@ -170,6 +174,7 @@ class Conversions {
   std::condition_variable_any wake_;
   std::deque<Offered> offers_;  // guarded by mutex_, as is all that follows
   std::map<Key, Job> jobs_;
+  ChunkCensus census_;
   std::map<Key, bool> ignored_;  // what the policy does not want
   ConversionStats stats_;
   uint64_t version_ = 0;

@@ -3,9 +3,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <grpcpp/security/server_credentials.h>
@@ -49,6 +51,11 @@ void Fill(const ConversionStatus& status, proto::proxy::Conversion& out) {
   out.set_bytes(status.bytes);
   out.set_bytes_done(status.bytes_done);
   out.set_message(status.message);
+  out.set_layers_reused(status.layers_reused);
+  out.set_blob_bytes(status.chunks.bytes);
+  out.set_chunks(status.chunks.all);
+  out.set_shared_chunks(status.chunks.shared);
+  out.set_shared_bytes(status.chunks.shared_bytes);
   if (status.artifact) out.set_artifact(status.artifact->ToString());
   out.set_queued_unix_micros(Micros(status.queued));
   out.set_began_unix_micros(Micros(status.began));
@@ -85,7 +92,10 @@ grpc::Status StatusService::Conversions(grpc::ServerContext* context, const prot
     if (first || version != shown) {
       shown = version;
       proto::proxy::ConversionsReply reply;
-      for (const ConversionStatus& status : conversions_.List()) Fill(status, *reply.add_conversions());
+      const std::vector<ConversionStatus> list = conversions_.List();
+      const size_t count = request->limit() > 0 ? std::min<size_t>(request->limit(), list.size()) : list.size();
+      for (size_t i = 0; i < count; ++i) Fill(list[i], *reply.add_conversions());
+      reply.set_left_out(list.size() - count);
       if (!writer->Write(reply)) break;
     }
     if (!request->watch()) break;
