@@ -31,7 +31,7 @@ BANYAN_BIN=${BANYAN_BIN:-$SOURCE_DIR/build/release/bin}
 source "$SOURCE_DIR/scripts/lab/network.sh"
 source "$SOURCE_DIR/scripts/lab/content.sh"
 
-REGISTRY_PORT=5000 PROXY_PORT=5050 MANAGER_PORT=4650 PEER_PORT=4640 MIRROR_PORT=4650 MANAGER_HTTP_PORT=4651
+REGISTRY_PORT=5000 PROXY_PORT=5050 MANAGER_PORT=4650 PEER_PORT=4640 MIRROR_PORT=4650 MANAGER_HTTP_PORT=4651 PROXY_STATUS_PORT=5051
 
 die() { echo "lab.sh: $*" >&2; exit 1; }
 usage() { sed -n '2,/^# NODE/s/^# \{0,1\}//p' "$script" >&2; exit 2; }
@@ -117,6 +117,7 @@ YML
 write_proxy_config() {
   cat >"$LAB/proxy/config.toml" <<TOML
 listen = "0.0.0.0:$PROXY_PORT"
+status = "0.0.0.0:$PROXY_STATUS_PORT"
 data_root = "$LAB/proxy/data"
 $(cat "${1:-/dev/null}")
 [convert]
@@ -130,6 +131,7 @@ write_manager_config() {
   cat >"$LAB/manager/config.toml" <<TOML
 listen = "0.0.0.0:$MANAGER_PORT"
 http = "0.0.0.0:$MANAGER_HTTP_PORT"
+proxies = ["$(address_of proxy):$PROXY_STATUS_PORT"]
 data_root = "$LAB/manager/data"
 token_file = "$LAB/token"
 stripes = $LAB_STRIPES

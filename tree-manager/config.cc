@@ -8,6 +8,8 @@
 namespace banyan::tree_manager {
 namespace {
 
+constexpr size_t kMaxProxies = 16;  // each is a thread of the dashboard's
+
 void Declare(Config& config, ConfigSchema& schema) {
   schema.Add("listen", "host:port where agents, `banyan` and the dashboard call. gRPC without TLS; port 0: any.",
              &config.listen);
@@ -16,6 +18,11 @@ void Declare(Config& config, ConfigSchema& schema) {
              "Show the trees to browsers, under `http`: local (to those on this machine, a reverse proxy with its own "
              "login for example), all (to whoever reaches it), off.",
              &config.dashboard);
+  schema.Add(
+      "proxies",
+      "Status addresses of the registry proxies (their `status`): host:port, unix:/path. The dashboard shows what\n"
+      "they convert, and asks them only while a page that shows it is open.",
+      &config.proxies);
   schema.Add("data_root", "Directory for the trees' state.", &config.data_root);
   schema.Add(
       "token_file",
@@ -41,6 +48,13 @@ Status CheckConfig(const Config& config) {
   }
   if (config.dashboard != "local" && config.dashboard != "all" && config.dashboard != "off") {
     return BadSetting("dashboard", fmt::format("'{}' is neither local, all nor off", config.dashboard));
+  }
+  if (config.proxies.size() > kMaxProxies) {
+    return BadSetting("proxies", fmt::format("has more than {} addresses", kMaxProxies));
+  }
+  for (const std::string& proxy : config.proxies) {
+    if (proxy.starts_with("unix:/")) continue;
+    if (const auto address = ParseHostPort(proxy); !address) return BadSetting("proxies", address.error().message);
   }
   if (config.stripes < 1 || config.stripes > 2) return BadSetting("stripes", "is neither 1 nor 2");
   BANYAN_TRY(CheckRange("spares", config.spares, 0, 2));

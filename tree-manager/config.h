@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/config.h"
 #include "common/result.h"
@@ -14,6 +15,7 @@ struct Config {
   std::string listen = "127.0.0.1:4650";
   std::string http = "127.0.0.1:4651";
   std::string dashboard = "local";
+  std::vector<std::string> proxies;
   std::string data_root = "/var/lib/banyan-tree";
   std::string token_file;
   int64_t stripes = 2;

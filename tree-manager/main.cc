@@ -110,8 +110,10 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
   std::unique_ptr<DashboardServer> dashboard;
   if (config.dashboard != "off") {
-    dashboard = std::make_unique<DashboardServer>(
-        *manager, DashboardServer::Options{.version = BANYAN_VERSION, .local_only = config.dashboard == "local"});
+    dashboard =
+        std::make_unique<DashboardServer>(*manager, DashboardServer::Options{.version = BANYAN_VERSION,
+                                                                             .local_only = config.dashboard == "local",
+                                                                             .proxies = {.addresses = config.proxies}});
   }
   std::unique_ptr<net::HttpServer> http;
   if (!config.http.empty()) {

@@ -10,7 +10,7 @@ _banyan() {
   fi
   for ((i = 1; i < COMP_CWORD; ++i)); do
     case ${COMP_WORDS[i]} in
-      --address | --against | --ca-file | --config | --containerd | --count | --creds-file | --data-root | --dir | --entrypoint | --env | --form | --jobs | --level | --limit | --manager | --max-entries | --max-layer-bytes | --max-ratio | --max-ratio-free-bytes | --mirror | --nodes | --original | --peer-to-peer | --platform | --proxy | --read-ahead-kib | --registry | --root | --sign-key | --snapshotter-root | --snapshotter-socket | --stripe | --tag | --token-file | --user | --workdir | --zone | -e | -n | -u | -w)
+      --against | --ca-file | --config | --containerd | --count | --creds-file | --data-root | --dir | --entrypoint | --env | --form | --jobs | --level | --limit | --manager | --max-entries | --max-layer-bytes | --max-ratio | --max-ratio-free-bytes | --mirror | --nodes | --original | --peer-to-peer | --platform | --proxy | --read-ahead-kib | --registry | --root | --sign-key | --snapshotter-root | --snapshotter-socket | --stripe | --tag | --token-file | --user | --workdir | --zone | -e | -n | -u | -w)
         [[ ${COMP_WORDS[i + 1]} != = ]] || ((++i))
         ((++i))
         ;;
@@ -34,7 +34,7 @@ _banyan() {
     "convert --max-entries") return ;;
     "convert --max-ratio") return ;;
     "convert --max-ratio-free-bytes") return ;;
-    "conversions --proxy"|"conversions --address") return ;;
+    "conversions --proxy") return ;;
     "conversions --limit"|"conversions -n") return ;;
     "keys --dir") _banyan_files; return ;;
     "inspect --against") return ;;
@@ -77,7 +77,7 @@ _banyan() {
   case $command in
     "") words="--help -h --version --data-root --plain-http --creds-file --ca-file --json --quiet -q convert conversions keys inspect verify extract mount umount ls stats scrub run pull starts info prefetch pin unpin drop doctor install tree nodes drain preheat" ;;
     convert) words="--help -h --tag --platform --level --jobs --sign-key --force --max-layer-bytes --max-entries --max-ratio --max-ratio-free-bytes --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;
-    conversions) words="--help -h --proxy --address --watch --limit -n --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;
+    conversions) words="--help -h --proxy --watch --limit -n --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;
     keys) words="--help -h --dir generate rotate list public --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;
     inspect) words="--help -h --against --platform --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;
     verify) words="--help -h --original --platform --mount --form --version --data-root --plain-http --creds-file --ca-file --json --quiet -q" ;;

@@ -20,7 +20,7 @@ complete -c banyan -n '__fish_seen_subcommand_from convert' -l max-entries -d 'R
 complete -c banyan -n '__fish_seen_subcommand_from convert' -l max-ratio -d 'Refuse layers that grow more than so many times' -x
 complete -c banyan -n '__fish_seen_subcommand_from convert' -l max-ratio-free-bytes -d '--max-ratio holds beyond so many bytes' -x
 complete -c banyan -n 'not __fish_seen_subcommand_from convert conversions keys inspect verify extract mount umount ls stats scrub run pull starts info prefetch pin unpin drop doctor install tree nodes drain preheat' -a conversions -d 'Show what a registry proxy converts'
-complete -c banyan -n '__fish_seen_subcommand_from conversions' -l proxy -l address -d 'The proxy\'s status address: host:port or unix:/path' -x
+complete -c banyan -n '__fish_seen_subcommand_from conversions' -l proxy -d 'The proxy\'s status address: host:port or unix:/path' -x
 complete -c banyan -n '__fish_seen_subcommand_from conversions' -l watch -d 'Go on showing, at each change'
 complete -c banyan -n '__fish_seen_subcommand_from conversions' -l limit -s n -d 'Lines at most' -x
 complete -c banyan -n 'not __fish_seen_subcommand_from convert conversions keys inspect verify extract mount umount ls stats scrub run pull starts info prefetch pin unpin drop doctor install tree nodes drain preheat' -a keys -d 'Make and rotate the keys with which artifacts are signed'

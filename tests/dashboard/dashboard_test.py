@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | hostile | model | prefix."""
+"""The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | conversions | hostile | model | prefix."""
 import json
 import sys
 import time
@@ -197,17 +197,65 @@ def pages():
         check_clean(page, cluster.url)
 
 
-def accessible(page):
-    """What a screen reader is told: every control has a name, the drawings are trees, the heads are heads."""
-    tree = page.call("Accessibility.getFullAXTree")["nodes"]
+def conversions():
+    with Cluster() as cluster, Browser() as chromium:
+        cluster.do(f"add 2 {FUNCTION} 1")
+        page = chromium.open(cluster.url + "#/conversions")
+        page.wait("document.querySelector('.proxies').textContent.includes('does not answer')")
+        page.wait("document.querySelector('.conversions .empty h2').textContent === 'No proxy has answered'")
+        cluster.do(f"proxy {cluster.proxy}")
+        page.wait("document.querySelector('.conversions .empty h2').textContent.startsWith('Nothing has been converted')")
+
+        running = {"registry": "registry.example", "repository": "shop/app", "reference": "7", "digest": FUNCTION, "state": "RUNNING", "asks": 3,
+                   "layers": 5, "layersDone": 2, "bytes": 400_000_000, "bytesDone": 100_000_000, "beganUnixMicros": int(time.time() * 1e6)}
+        cluster.convert(**running)
+        cluster.convert(registry="registry.example", repository="shop/bad", reference="1", digest="sha256:" + "0b" * 32, state="FAILED",
+                        message="layer 1 of 2: the tar has no end", beganUnixMicros=1, endedUnixMicros=2_000_001)
+        page.wait("document.querySelectorAll('.conversions tbody tr[data-row]').length === 2")
+        rows = table_of(page)
+        expect(rows["registry.example/shop/app:7"][1:5] == ["running", "25 %", "2/5", "400 MB"], f"the table says {rows}")
+        expect(rows["registry.example/shop/bad:1"][1] == "failed" and rows["registry.example/shop/bad:1"][7] == "2.00 s", f"the table says {rows}")
+        expect(page.run("document.querySelector('[role=progressbar]').getAttribute('aria-valuenow')") == "25", "the bar does not say how far it is")
+        expect(page.run("document.querySelector('.conversions .summary').textContent") == "1 running, 1 failed", "the summary is another")
+        cluster.convert(**running | {"bytesDone": 300_000_000})
+        page.wait("document.querySelector('[role=progressbar]').getAttribute('aria-valuenow') === '75'", 3)
+
+        # By keyboard: the failed one, and why.
+        page.run("[...document.querySelectorAll('button.link')].find((button) => button.textContent.includes('shop/bad')).focus()")
+        page.key("Enter")
+        page.wait("document.querySelector('.conversions .message').textContent === 'layer 1 of 2: the tar has no end'")
+        cluster.convert(**running | {"state": "DONE", "bytesDone": 400_000_000, "layersDone": 5, "layersReused": 1, "blobBytes": 360_000_000, "chunks": 1500,
+                                     "sharedChunks": 700, "sharedBytes": 90_000_000, "endedUnixMicros": int(time.time() * 1e6)})
+        page.wait("!document.querySelector('[role=progressbar]')")
+        row = table_of(page)["registry.example/shop/app:7"]
+        expect(row[1:7] == ["done", "100 %", "5/5", "400 MB", "360 MB", "25 %"], f"the table says {row}")
+
+        page.run(f"location.hash = '#/images/{FUNCTION}'")
+        page.wait("!document.querySelector('.one').hidden && document.querySelector('.one .facts').textContent.includes('90 MB, 25 %')")
+        facts = page.run("document.querySelector('.one .facts').innerText")
+        for words in ("done", "400 MB", "1,500"):
+            expect(words in facts, f"the image page lacks {words}: {facts}")
+        cluster.do(f"proxy {cluster.proxy}")
+        page.wait("document.querySelector('.one .facts').textContent.includes('no proxy tells')", 5)
+        accessible_controls(page)
+        check_clean(page, cluster.url)
+
+
+def accessible_controls(page):
     roles = {}
-    for node in tree:
+    for node in page.call("Accessibility.getFullAXTree")["nodes"]:
         if node.get("ignored"):
             continue
         role = node["role"]["value"]
         roles.setdefault(role, []).append(node)
-        if role in ("button", "link", "textbox", "searchbox", "combobox", "radio", "tree", "treeitem", "img"):
+        if role in ("button", "link", "textbox", "searchbox", "combobox", "radio", "tree", "treeitem", "img", "progressbar"):
             expect(node.get("name", {}).get("value"), f"a {role} without a name: {node}")
+    return roles
+
+
+def accessible(page):
+    """What a screen reader is told: every control has a name, the drawings are trees, the heads are heads."""
+    roles = accessible_controls(page)
     expect(len(roles.get("tree", [])) == 2 and len(roles.get("treeitem", [])) == 2, "the drawings are no trees")
     for role in ("banner", "navigation", "main", "heading", "combobox"):
         expect(role in roles, f"nothing is a {role}")
@@ -230,6 +278,11 @@ def hostile():
             cluster.do(f"name {quote(name, safe='')} {function} {quote(zone, safe='')}")
         cluster.do("wait")
         cluster.do(f"start {quote(names[0], safe='')} {function}")
+        cluster.do(f"proxy {cluster.proxy}")
+        for name in names:
+            cluster.convert(registry=name, repository=name, reference=name, digest=name, state="RUNNING", bytes=1, bytesDone=2**63, message=name,
+                            artifact=name)
+        cluster.convert(registry="r", digest=function, state="FAILED", message=names[1])
         page = chromium.open(cluster.url)
         wait_drawn(page, len(names))
         expect_as_manager(page, cluster.tree(function))
@@ -242,6 +295,8 @@ def hostile():
         expect(set(table_of(page)) == set(names), f"the table has {sorted(table_of(page))}")
         for place, condition in (("fleet", f"document.querySelectorAll('tbody tr[data-row]').length === {len(names)}"),
                                  ("images/" + quote(function), "!document.querySelector('.one').hidden"),
+                                 ("conversions", f"document.querySelectorAll('tbody tr[data-row]').length === {len(names) + 1}"),
+                                 ("conversions/" + quote("\n".join([cluster.proxy, "r", "", function]), safe=""), "!document.querySelector('.one').hidden"),
                                  ("starts", "document.querySelectorAll('.start').length === 1"), ("%zz", "document.querySelector('.trees')"),
                                  ("trees/" + quote(function, safe=""), "document.querySelector('.trees')")):
             page.run(f"location.hash = {json.dumps('#/' + place)}")
@@ -306,4 +361,4 @@ if __name__ == "__main__":
     if browser.program() is None:
         print("needs chromium (scripts/install-deps.sh)")
         sys.exit(SKIP)
-    sys.exit(main({"trees": trees, "scale": scale, "pages": pages, "hostile": hostile, "model": model, "prefix": prefix}))
+    sys.exit(main({"trees": trees, "scale": scale, "pages": pages, "conversions": conversions, "hostile": hostile, "model": model, "prefix": prefix}))

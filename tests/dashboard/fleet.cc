@@ -2,10 +2,15 @@
 // bytes come. What happens is told on standard input, a line an order; each is answered by a line, "ok" or "error: …":
 //
 //   add COUNT FUNCTION ZONES [PREFIX]   COUNT agents PREFIX1…, dealt out to that many zones (1: none); waits for their
-//   places name NAME FUNCTION ZONE             one agent of that name (percent-encoded; so is ZONE) kill NAME its
-//   connection is cut, as when the process dies hold PERMILLE                       all hold so much; not all of it:
-//   bytes flow start NAME FUNCTION                 it reports a cold start wait                                until
-//   all agents have a place
+//                                       places
+//   name NAME FUNCTION ZONE             one agent of that name (percent-encoded; so is ZONE)
+//   kill NAME                           its connection is cut, as when the process dies
+//   hold PERMILLE                       all hold so much; not all of it: bytes flow
+//   start NAME FUNCTION                 it reports a cold start
+//   wait                                until all agents have a place
+//   proxy ADDRESS                       a registry proxy's status address; once more: it is gone
+//   conversion JSON                     that proxy converts: the JSON form of proto/proxy.proto's Conversion, by its
+//   digest
 //
 //   dashboard_fleet MANAGER-HOST:PORT [TOKEN-FILE]
 #include <sys/resource.h>
@@ -23,10 +28,15 @@
 #include <thread>
 
 #include <fmt/format.h>
+#include <google/protobuf/util/json_util.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
 
 #include "common/mutex.h"
+#include "proto/proxy.grpc.pb.h"
 #include "proto/tree.grpc.pb.h"
 
 namespace banyan {
@@ -167,6 +177,45 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
   bool done_ = false;
 };
 
+// A registry proxy that says what it is told to say.
+class FakeProxy final : public proto::proxy::RegistryProxy::Service {
+ public:
+  bool Toggle(const std::string& address) {
+    if (server_) {
+      server_->Shutdown(std::chrono::system_clock::now());
+      server_.reset();
+      return true;
+    }
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+    return server_ != nullptr;
+  }
+  bool Set(const std::string& json) {
+    proto::proxy::Conversion conversion;
+    if (!google::protobuf::util::JsonStringToMessage(json, &conversion).ok()) return false;
+    MutexLock lock(mutex_);
+    conversions_[conversion.digest()] = conversion;
+    return true;
+  }
+  grpc::Status Conversions(grpc::ServerContext* /*context*/, const proto::proxy::ConversionsRequest* /*request*/,
+                           grpc::ServerWriter<proto::proxy::ConversionsReply>* writer) override {
+    proto::proxy::ConversionsReply reply;
+    {
+      MutexLock lock(mutex_);
+      for (const auto& [digest, conversion] : conversions_) *reply.add_conversions() = conversion;
+    }
+    writer->Write(reply);
+    return grpc::Status::OK;
+  }
+
+ private:
+  Mutex mutex_;
+  std::map<std::string, proto::proxy::Conversion> conversions_ BANYAN_GUARDED_BY(mutex_);
+  std::unique_ptr<grpc::Server> server_;
+};
+
 class Fleet {
  public:
   Fleet(std::string manager, std::string token) : manager_(std::move(manager)), token_(std::move(token)) {
@@ -183,6 +232,9 @@ class Fleet {
     words >> verb;
     if (verb == "add") return Add(words);
     if (verb == "wait") return Wait();
+    std::string rest;
+    if (verb == "proxy" && words >> rest) return proxy_.Toggle(rest) ? "ok" : "error: cannot listen there";
+    if (verb == "conversion" && std::getline(words, rest)) return proxy_.Set(rest) ? "ok" : "error: no conversion";
     MutexLock lock(mutex_);
     std::string name;
     std::string function;
@@ -290,6 +342,7 @@ class Fleet {
   uint32_t numbers_ BANYAN_GUARDED_BY(mutex_) = 0;
   uint64_t starts_ = 0;
   std::atomic<bool> stopping_{false};
+  FakeProxy proxy_;
   std::thread beater_;
 };
 

@@ -37,7 +37,11 @@ def until(condition, what, seconds=15, step=0.05):
 
 
 class Cluster:
-    """One manager, and a process of agents that does as it is told."""
+    """One manager, and a process of agents and of a registry proxy that does as it is told."""
+
+    def __init__(self, proxies=()):
+        """`proxies`: status addresses that the manager is to ask, beside `proxy`, which is the process's own."""
+        self.proxies = proxies
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="banyan-dashboard-")
@@ -52,7 +56,10 @@ class Cluster:
         return self
 
     def _start(self):
-        self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--data-root", f"{self.directory}/data", "--listen", "127.0.0.1:0",
+        self.proxy = f"unix:{self.directory}/proxy.sock"
+        with open(f"{self.directory}/manager.toml", "w", encoding="utf-8") as config:
+            config.write(f"proxies = {json.dumps([self.proxy, *self.proxies])}\n")
+        self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--config", f"{self.directory}/manager.toml", "--data-root", f"{self.directory}/data", "--listen", "127.0.0.1:0",
                                          "--http", "127.0.0.1:0"], stdout=self.log, stderr=self.log)
         self.http = until(lambda: self._port("dashboard on"), "the manager listens")
         self.port = until(lambda: self._port("listening on"), "the manager listens")
@@ -81,6 +88,10 @@ class Cluster:
         self.fleet.stdin.flush()
         answer = self.fleet.stdout.readline().strip()
         expect(answer == "ok", f"{order}: {answer}")
+
+    def convert(self, **fields):
+        """The proxy's conversion of that digest: fields of proto/proxy.proto's Conversion."""
+        self.do("conversion " + json.dumps(fields))
 
     def tree(self, function):
         """As `banyan tree --json` says."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""Makes the pictures of docs/dashboard.md: screenshots.py [DIRECTORY [small | large]]. Wants Inter (fonts-inter) for the same letters everywhere.
+"""Makes the pictures of docs/dashboard.md: screenshots.py [DIRECTORY [small | conversions | large]]. Wants Inter (fonts-inter) for the same letters everywhere.
 
 BANYAN_BIN and DASHBOARD_FLEET: the build's bin/ and tests/dashboard_fleet.
 """
@@ -42,6 +42,34 @@ def small(directory):
         save(page, directory, "starts")
 
 
+def conversions(directory):
+    function = "sha256:" + "5f2a91c0" * 8
+    now = int(time.time() * 1e6)
+    images = [("shop/search", "31", "RUNNING", 0.63, 0), ("shop/search", "30", "DONE", 1, 0.71), ("shop/recommender", "2.14", "DONE", 1, 0.24),
+              ("base/python", "3.12", "DONE", 1, 0.02), ("ml/model", "7", "QUEUED", 0, 0), ("team/broken", "1", "FAILED", 0.4, 0), ("base/nginx", "1.27", "PRESENT", 0, 0)]
+    with Cluster() as cluster, Browser() as chromium:
+        cluster.do("hold 640")
+        cluster.do(f"add 22 {function} 2 node-")
+        cluster.do(f"proxy {cluster.proxy}")
+        for number, (name, tag, state, part, shared) in enumerate(images):
+            size = 430_000_000 - number * 31_000_000
+            cluster.convert(registry="registry.example", repository=name, reference=tag, state=state, asks=9 - number, layers=7,
+                            digest=function if name == "shop/recommender" else "sha256:" + f"{number:02x}" * 32, layersDone=int(7 * part), bytes=size,
+                            bytesDone=int(size * part), blobBytes=int(size * part * 0.96), chunks=int(1500 * part), sharedChunks=int(1500 * shared),
+                            sharedBytes=int(size * 0.96 * shared), layersReused=int(7 * shared), beganUnixMicros=0 if state == "QUEUED" else now - 9_000_000 - number * 40_000_000,
+                            endedUnixMicros=0 if state in ("QUEUED", "RUNNING") else now - number * 40_000_000,
+                            message="layer 3 of 7: the tar ends in the middle of a file" if state == "FAILED" else "")
+        page = chromium.open(cluster.url + "#/conversions", 1360, 640)
+        page.wait(f"document.querySelectorAll('tbody tr[data-row]').length === {len(images)}")
+        page.run("[...document.querySelectorAll('button.link')].find((button) => button.textContent.includes('broken')).click()")
+        time.sleep(1)
+        save(page, directory, "conversions")
+        page.run(f"location.hash = '#/images/{function}'")
+        page.wait("!document.querySelector('.one').hidden")
+        time.sleep(2)
+        save(page, directory, "image")
+
+
 def large(directory):
     with Cluster() as cluster, Browser() as chromium:
         cluster.do("hold 800")
@@ -63,6 +91,6 @@ def large(directory):
 if __name__ == "__main__":
     target = sys.argv[1] if len(sys.argv) > 1 else os.path.realpath(f"{os.path.dirname(os.path.abspath(__file__))}/../../docs/dashboard")
     os.makedirs(target, exist_ok=True)
-    for part in (small, large):
-        if part.__name__ in (sys.argv[2:] or ["small", "large"]):
+    for part in (small, conversions, large):
+        if part.__name__ in (sys.argv[2:] or ["small", "conversions", "large"]):
             part(target)

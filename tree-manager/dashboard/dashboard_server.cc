@@ -92,7 +92,7 @@ json ToArray(const List& list) {
 }  // namespace
 
 DashboardServer::DashboardServer(Manager& manager, Options options)
-    : manager_(manager), options_(std::move(options)), ticker_([this] { Tick(); }) {}
+    : manager_(manager), options_(std::move(options)), proxies_(options_.proxies), ticker_([this] { Tick(); }) {}
 
 DashboardServer::~DashboardServer() {
   EndStreams();
@@ -149,6 +149,13 @@ HttpResponse DashboardServer::AnswerApi(std::string_view path, const Query& quer
     starts.resize(std::min(starts.size(), NumberOf(query, "limit", kUsualStarts, StartBook::kKept)));
     return JsonAnswer({{"starts", ToArray(starts)}});
   }
+  if (path == "conversions") {
+    const auto view = proxies_.Look();
+    std::string list;
+    for (const auto& [key, text] : view->conversions) list += (list.empty() ? "" : ",") + text;
+    return {200, HeadersFor("application/json", "no-store"),
+            fmt::format(R"({{"proxies":{},"conversions":[{}]}})", view->proxies, list)};
+  }
   return ErrorAnswer(404, "the API has no such part");
 }
 
@@ -171,6 +178,7 @@ void DashboardServer::OpenStream(const Query& query, const std::shared_ptr<net::
   options.function = TextOf(query, "function");
   options.nodes = TextOf(query, "nodes") == "1";
   options.starts = TextOf(query, "starts") == "1";
+  options.conversions = TextOf(query, "conversions") == "1";
   const auto stream = std::make_shared<EventStream>(std::move(options), reply);
   MutexLock lock(mutex_);
   Status begun = stopping_ || streams_.size() >= options_.max_streams
@@ -190,10 +198,21 @@ void DashboardServer::OpenStream(const Query& query, const std::shared_ptr<net::
   });
   if (Clock::now() - looked_ >= options_.functions) LookAtFunctions();
   stream->OfferFunctions(functions_, {});
+  if (stream->wants_conversions()) stream->OfferConversions(proxies_.Look());
   streams_.push_back(stream);
   wake_.notify_all();
   lock.Unlock();
   stream->Flush(Clock::now());  // the state waits for no batch
+}
+
+// The proxies are asked only while somebody wants to know.
+void DashboardServer::OfferConversions() {
+  std::shared_ptr<const ConversionsView> view;
+  for (const auto& stream : streams_) {
+    if (!stream->wants_conversions()) continue;
+    if (!view) view = proxies_.Look();
+    stream->OfferConversions(view);
+  }
 }
 
 void DashboardServer::LookAtFunctions() {
@@ -228,6 +247,7 @@ void DashboardServer::Tick() {
       if (stream->gone()) manager_.Unwatch(stream.get());
     }
     std::erase_if(streams_, [](const auto& stream) { return stream->gone(); });
+    OfferConversions();
     const auto streams = streams_;
     lock.Unlock();
     for (const auto& stream : streams) stream->Flush(now);

@@ -6,7 +6,8 @@
 //   /api/v1/tree           ?function=  its nodes, with their parents in each stripe; as `banyan tree --json`
 //   /api/v1/nodes          ?node=  the cluster's nodes, or one; as `banyan nodes --json`
 //   /api/v1/starts         ?limit=  the latest cold starts, the newest first
-//   /api/v1/events         ?function=&nodes=1&starts=1  the same, live (event_stream.h)
+//   /api/v1/conversions    what the registry proxies convert, and how each of them is
+//   /api/v1/events         ?function=&nodes=1&starts=1&conversions=1  the same, live (event_stream.h)
 //
 // It only reads: nothing here can change the cluster. All addresses in the pages are relative, so a reverse proxy may
 // put them below a prefix. docs/dashboard.md.
@@ -25,6 +26,7 @@
 #include "common/mutex.h"
 #include "net/http_server.h"
 #include "tree-manager/dashboard/event_stream.h"
+#include "tree-manager/dashboard/proxy_watch.h"
 #include "tree-manager/dashboard/query.h"
 #include "tree-manager/manager.h"
 
@@ -39,6 +41,7 @@ class DashboardServer {
     std::chrono::milliseconds batch{250};        // between two writes to a browser
     std::chrono::milliseconds functions{1'000};  // between two looks at the list of functions
     size_t max_streams = 48;                     // of the 64 that may watch the manager
+    ProxyWatch::Options proxies;
   };
 
   // The manager must outlive it.
@@ -60,11 +63,14 @@ class DashboardServer {
   void OpenStream(const Query& query, const std::shared_ptr<net::HttpReply>& reply);
   std::string StatusText();
   void Tick();
+  void OfferConversions() BANYAN_REQUIRES(mutex_);
   void LookAtFunctions() BANYAN_REQUIRES(mutex_);
 
   Manager& manager_;
   const Options options_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+
+  ProxyWatch proxies_;
 
   mutable Mutex mutex_;
   std::condition_variable wake_;

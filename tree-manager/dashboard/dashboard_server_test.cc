@@ -264,6 +264,24 @@ TEST_F(DashboardTest, TheApiShowsTheTrees) {
   EXPECT_EQ(GetJson("/api/v1/starts")["starts"].size(), 0U);
 }
 
+TEST_F(DashboardTest, ProxiesAreShownToWhoAsks) {
+  Start({.proxies = {.addresses = {"unix:/nowhere/there-is-no-proxy"}, .interval = 10ms}});
+  EXPECT_EQ(GetJson("/api/v1/conversions")["conversions"].size(), 0U);
+  const auto browser = Follow("?conversions=1");
+  const auto other = Follow("?nodes=1");
+  ASSERT_TRUE(browser->Await([&] {
+    const auto events = browser->Events("conversions");
+    return !events.empty() && events.back()["proxies"][0]["state"] == "down";
+  }));
+  EXPECT_EQ(browser->Events("conversions")[0]["reset"], true);
+  EXPECT_TRUE(other->Events("conversions").empty());
+  EXPECT_EQ(GetJson("/api/v1/conversions")["proxies"][0]["state"], "down");
+  // Nothing new is nothing told.
+  const size_t told = browser->Events("conversions").size();
+  std::this_thread::sleep_for(200ms);
+  EXPECT_EQ(browser->Events("conversions").size(), told);
+}
+
 TEST_F(DashboardTest, NamesStayWhatTheyAre) {
   Start();
   const std::string name = "<img src=x onerror=alert(1)>\"'&";

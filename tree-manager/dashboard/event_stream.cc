@@ -133,7 +133,37 @@ std::string EventStream::TakeStarts() {
   return Event("starts", Dump({{"starts", TakeList(starts_)}}));
 }
 
-std::string EventStream::TakePending() { return TakeFunctions() + TakeNodes() + TakeTree() + TakeStarts(); }
+void EventStream::OfferConversions(std::shared_ptr<const ConversionsView> view) {
+  MutexLock lock(mutex_);
+  if (options_.conversions) conversions_ = std::move(view);
+}
+
+// What differs from the view that was told last.
+std::string EventStream::TakeConversions() {
+  const auto told = std::exchange(told_conversions_, conversions_);
+  if (told == conversions_) return {};
+  std::string list;
+  for (const auto& [key, text] : conversions_->conversions) {
+    if (told) {
+      const auto known = told->conversions.find(key);
+      if (known != told->conversions.end() && known->second == text) continue;
+    }
+    list += (list.empty() ? "" : ",") + text;
+  }
+  json gone = json::array();
+  if (told) {
+    for (const auto& [key, text] : told->conversions) {
+      if (!conversions_->conversions.contains(key)) gone.push_back(key);
+    }
+    if (list.empty() && gone.empty() && told->proxies == conversions_->proxies) return {};
+  }
+  return Event("conversions", fmt::format(R"({{"reset":{},"proxies":{},"conversions":[{}],"gone":{}}})", !told,
+                                          conversions_->proxies, list, Dump(gone)));
+}
+
+std::string EventStream::TakePending() {
+  return TakeFunctions() + TakeNodes() + TakeTree() + TakeStarts() + TakeConversions();
+}
 
 void EventStream::Flush(Clock::time_point now) {
   MutexLock lock(mutex_);

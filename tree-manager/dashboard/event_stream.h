@@ -10,6 +10,7 @@
 //   nodes     {reset, nodes, gone}     of the whole cluster; only if asked for
 //   tree      {reset, function, nodes, gone}       of the one function that was asked for
 //   starts    {starts}                               cold starts; only if asked for
+//   conversions {reset, proxies, conversions, gone}  of the registry proxies; only if asked for
 // `reset`: what was known before is void. "function": null: nobody runs it any more.
 #pragma once
 
@@ -24,6 +25,7 @@
 
 #include "common/mutex.h"
 #include "net/http_server.h"
+#include "tree-manager/dashboard/proxy_watch.h"
 #include "tree-manager/manager.h"
 
 namespace banyan::tree_manager {
@@ -36,6 +38,7 @@ class EventStream final : public WatchSink, public std::enable_shared_from_this<
     std::string function;  // whose trees; empty: none
     bool nodes = false;
     bool starts = false;
+    bool conversions = false;
     std::chrono::milliseconds heartbeat{10'000};  // a comment, when there is nothing to say
     std::chrono::milliseconds patience{30'000};   // with a client that takes nothing
   };
@@ -47,6 +50,9 @@ class EventStream final : public WatchSink, public std::enable_shared_from_this<
   void Offer(const SharedEvent& event) override;
   // The dashboard's own list of functions: name → JSON, and names that are gone.
   void OfferFunctions(const std::map<std::string, std::string>& functions, const std::vector<std::string>& gone);
+  // What the registry proxies do; passed over unless it was asked for.
+  void OfferConversions(std::shared_ptr<const ConversionsView> view);
+  bool wants_conversions() const { return options_.conversions; }
   // Writes what there is, if the client has taken the last; drops it if that takes too long.
   void Flush(Clock::time_point now);
   // Ends the answer.
@@ -61,6 +67,7 @@ class EventStream final : public WatchSink, public std::enable_shared_from_this<
   std::string TakeNodes() BANYAN_REQUIRES(mutex_);
   std::string TakeTree() BANYAN_REQUIRES(mutex_);
   std::string TakeStarts() BANYAN_REQUIRES(mutex_);
+  std::string TakeConversions() BANYAN_REQUIRES(mutex_);
   void Merge(const proto::tree::WatchEvent& event) BANYAN_REQUIRES(mutex_);
   void MergeTree(const proto::tree::TreeChange& tree) BANYAN_REQUIRES(mutex_);
   void Written(bool alive);
@@ -85,6 +92,8 @@ class EventStream final : public WatchSink, public std::enable_shared_from_this<
   std::unordered_map<std::string, proto::tree::TreeNode> members_ BANYAN_GUARDED_BY(mutex_);
   std::set<std::string> members_gone_ BANYAN_GUARDED_BY(mutex_);
   std::map<std::string, proto::tree::StartReport> starts_ BANYAN_GUARDED_BY(mutex_);
+  std::shared_ptr<const ConversionsView> conversions_ BANYAN_GUARDED_BY(mutex_);
+  std::shared_ptr<const ConversionsView> told_conversions_ BANYAN_GUARDED_BY(mutex_);
 };
 
 }  // namespace banyan::tree_manager

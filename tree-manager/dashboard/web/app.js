@@ -3,13 +3,14 @@
 import {el, segmented, setText} from './dom.js';
 import {Live, ask} from './live.js';
 import {paletteChanged} from './palette.js';
+import {ConversionsPage} from './conversions_page.js';
 import {FleetPage} from './fleet_page.js';
 import {ImagesPage} from './images_page.js';
 import {StartsPage} from './starts_page.js';
 import {TreesPage} from './trees_page.js';
 
-const PAGES = {trees: TreesPage, images: ImagesPage, fleet: FleetPage, starts: StartsPage};
-const TITLES = {trees: 'Trees', images: 'Images', fleet: 'Fleet', starts: 'Starts'};
+const PAGES = {trees: TreesPage, images: ImagesPage, conversions: ConversionsPage, fleet: FleetPage, starts: StartsPage};
+const TITLES = {trees: 'Trees', images: 'Images', conversions: 'Conversions', fleet: 'Fleet', starts: 'Starts'};
 const STATUS = {
   connecting: ['Connecting', ''],
   live: ['Live', 'good'],
@@ -89,7 +90,7 @@ async function showVersion() {
 
 document.getElementById('theme').append(themeControl());
 document.getElementById('skip').addEventListener('click', () => main.focus());
-for (const kind of ['functions', 'nodes', 'tree', 'starts']) {
+for (const kind of ['functions', 'nodes', 'tree', 'starts', 'conversions']) {
   live.addEventListener(kind, () => page?.update?.(kind));
 }
 live.addEventListener('status', () => {

@@ -37,6 +37,12 @@ export function since(millis) {
 const CLOCK = new Intl.DateTimeFormat('en-GB', {hour: '2-digit', minute: '2-digit', second: '2-digit'});
 export function clock(unixMicros) { return CLOCK.format(new Date(unixMicros / 1000)); }
 
+/** The image of a conversion: "registry/app:1". */
+export function conversionName(one) {
+  const by = /^sha256:[0-9a-f]{64}$/.test(one.reference) || !one.reference ? `@${digest(one.digest)}` : `:${one.reference}`;
+  return `${one.registry ? `${one.registry}/` : ''}${one.repository}${by}`;
+}
+
 /** "sha256:5f2a91c0…" */
 export function digest(name) {
   return /^sha256:[0-9a-f]{64}$/.test(name) ? `${name.slice(7, 19)}…` : name;

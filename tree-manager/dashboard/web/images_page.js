@@ -1,5 +1,6 @@
-// The images that nodes run: their size, who holds how much of them, their profile.
+// The images that nodes run: their size, what they share with others, who holds how much of them, their profile.
 
+import {conversionProgress, conversionState, sharedPart} from './conversions_page.js';
 import {el, meter, setText} from './dom.js';
 import {bytes, count, digest, imageName, percent} from './format.js';
 import {LongTable} from './table.js';
@@ -11,7 +12,7 @@ export class ImagesPage {
   constructor(live) {
     this.live = live;
     this.selected = '';
-    this.table = new LongTable({label: 'Images', keyOf: (info) => info.function, columns: columns(), sort: 'nodes', descending: true,
+    this.table = new LongTable({label: 'Images', keyOf: (info) => info.function, columns: columns((info) => this.#conversionOf(info)), sort: 'nodes', descending: true,
       onRow: (info) => { location.hash = `#/images/${encodeURIComponent(info.function)}`; }});
     this.holders = new LongTable({label: 'Nodes that run the image', keyOf: (node) => node.node, sort: 'held', descending: true, columns: [
       {key: 'node', title: 'Node', value: (node) => node.node},
@@ -33,12 +34,22 @@ export class ImagesPage {
 
   open(name) {
     this.selected = name;
-    this.live.want({function: name});
+    this.live.want({function: name, conversions: true});
     this.#show();
   }
 
   update(kind) {
-    if (kind === 'functions' || kind === 'tree') this.#show();
+    if (kind === 'functions' || kind === 'tree' || kind === 'conversions') this.#show();
+  }
+
+  // What a proxy says of the image; of several the one that got farthest.
+  #conversionOf(info) {
+    const order = ['failed', 'queued', 'running', 'present', 'done'];
+    let best;
+    for (const one of this.live.conversions.values()) {
+      if (one.digest === info.function && (!best || order.indexOf(one.state) > order.indexOf(best.state))) best = one;
+    }
+    return best;
   }
 
   #show() {
@@ -53,7 +64,9 @@ export class ImagesPage {
     setText(this.title, imageName(info));
     this.link.href = `#/trees/${encodeURIComponent(info.function)}`;
     const fact = (name, value, title) => el('div', {title}, el('dt', {}, name), el('dd', {}, value));
-    this.facts.replaceChildren(fact('Size', info.blobBytes ? bytes(info.blobBytes) : '–', 'Compressed bytes of its layers'),
+    const conversion = this.#conversionOf(info);
+    this.facts.replaceChildren(fact('Size', info.blobBytes ? bytes(info.blobBytes) : '–', 'In chunks, as nodes fetch it'),
+      ...conversionFacts(conversion, fact),
       fact('Profile', info.profileChunks ? `${count(info.profileChunks)} chunks` : 'none yet', 'What starts of it touch first'),
       fact('Height', count(info.height)), fact('Function', digest(info.function), info.function));
     this.#showSpread(members);
@@ -73,11 +86,23 @@ export class ImagesPage {
   }
 }
 
-function columns() {
+// None of an image that no proxy has converted since it began: it may have been converted before, or elsewhere.
+function conversionFacts(one, fact) {
+  if (!one) return [fact('Conversion', 'no proxy tells', 'Converted before the proxy began, or elsewhere')];
+  return [fact('Conversion', one.state === 'running' ? conversionProgress(one) : conversionState(one), one.message || null),
+    one.bytes > 0 && fact('Before', bytes(one.bytes), 'Compressed layers of the image'),
+    one.layers > 0 && fact('Layers', count(one.layers)),
+    one.chunks > 0 && fact('Chunks', count(one.chunks)),
+    one.chunks > 0 && fact('Shared', `${bytes(one.sharedBytes)}, ${percent(sharedPart(one) * 1000)}`, 'In an earlier layer, or in an image converted before')].filter(Boolean);
+}
+
+function columns(conversionOf) {
   return [
     {key: 'image', title: 'Image', value: (info) => imageName(info)},
-    {key: 'size', title: 'Size', hint: 'Compressed bytes of its layers', numeric: true, value: (info) => info.blobBytes,
+    {key: 'size', title: 'Size', hint: 'In chunks, as nodes fetch it', numeric: true, value: (info) => info.blobBytes,
       cell: (info) => (info.blobBytes ? bytes(info.blobBytes) : '–')},
+    {key: 'shared', title: 'Shared', hint: 'Of it, in an image converted before', numeric: true, value: (info) => sharedPart(conversionOf(info) ?? {}),
+      cell: (info) => { const one = conversionOf(info); return one?.chunks > 0 ? percent(sharedPart(one) * 1000) : '–'; }},
     {key: 'nodes', title: 'Nodes', numeric: true, value: (info) => info.nodes, cell: (info) => count(info.nodes)},
     {key: 'complete', title: 'Complete', hint: 'Nodes that hold all of it', numeric: true, value: (info) => info.completeNodes / Math.max(info.nodes, 1),
       cell: (info) => meter(info.completeNodes / Math.max(info.nodes, 1), count(info.completeNodes))},

@@ -1,5 +1,6 @@
 // The cluster's state as the manager tells it: one server-sent event stream, made anew when it breaks or when a page wants
-// other parts of the state. Fires 'functions', 'nodes', 'tree', 'starts' and 'status'.
+// other parts of the state. Fires 'functions', 'nodes', 'tree', 'starts',
+// 'conversions' and 'status'.
 
 const RETRY_MIN = 1000;
 const RETRY_MAX = 15000;
@@ -8,6 +9,8 @@ export class Live extends EventTarget {
   functions = new Map();  // name → info
   nodes = new Map();      // name → info; only while somebody wants them
   starts = new Map();     // key → start; likewise
+  conversions = new Map();  // proxy, registry, repository and digest → conversion; likewise
+  proxies = [];           // {proxy, state, error, leftOut}; likewise
   tree = null;            // {info, members: Map(name → node)}; of the wanted function
   status = 'connecting';  // 'live', 'broken'
 
@@ -16,12 +19,13 @@ export class Live extends EventTarget {
   #retry = RETRY_MIN;
   #timer = null;
 
-  /** `wanted`: {function, nodes, starts}. A change makes a new stream. */
+  /** `wanted`: {function, nodes, starts, conversions}. A change makes a new stream. */
   want(wanted) {
     const query = new URLSearchParams();
     if (wanted.function) query.set('function', wanted.function);
     if (wanted.nodes) query.set('nodes', '1');
     if (wanted.starts) query.set('starts', '1');
+    if (wanted.conversions) query.set('conversions', '1');
     const text = query.toString();
     if (text === this.#wanted && this.#source) return;
     if (this.tree && this.tree.name !== wanted.function) this.tree = null;
@@ -45,7 +49,7 @@ export class Live extends EventTarget {
       this.#timer = setTimeout(() => this.#open(), this.#retry * (0.75 + Math.random() / 2));
       this.#retry = Math.min(this.#retry * 2, RETRY_MAX);
     };
-    for (const kind of ['functions', 'nodes', 'tree', 'starts']) {
+    for (const kind of ['functions', 'nodes', 'tree', 'starts', 'conversions']) {
       source.addEventListener(kind, (event) => {
         if (source !== this.#source) return;
         this[`_${kind}`](JSON.parse(event.data));
@@ -81,6 +85,13 @@ export class Live extends EventTarget {
     this.tree.info = data.function;
     for (const node of data.nodes) this.tree.members.set(node.node, node);
     for (const name of data.gone) this.tree.members.delete(name);
+  }
+
+  _conversions(data) {
+    if (data.reset) this.conversions.clear();
+    this.proxies = data.proxies;
+    for (const one of data.conversions) this.conversions.set(`${one.proxy}\n${one.registry}\n${one.repository}\n${one.digest}`, one);
+    for (const key of data.gone) this.conversions.delete(key);
   }
 
   _starts(data) {
