@@ -68,7 +68,7 @@ rounds() { cat "$work/rounds" 2>/dev/null || echo 0; }
 reads_on() {
   local from
   from=$(rounds)
-  wait_for 20 eval "(( \$(rounds) >= $from + 2 ))" || fail "the reader does not read on $1: $(cat "$work/reader.log")"
+  wait_for 60 eval "(( \$(rounds) >= $from + 2 ))" || fail "the reader does not read on $1: $(cat "$work/reader.log")"
   kill -0 "$reader" 2>/dev/null || fail "the reader ended $1: $(cat "$work/reader.log")"
 }
 reads_on "at first"
@@ -81,23 +81,29 @@ inside grep -qx '# a line of the operator' /etc/banyan/peer-agent.toml || fail "
 [[ $(agent) == "$before" ]] || fail "the upgrade touched the agent, and nobody can have started it again"
 reads_on "after the upgrade"
 kill "$before"
-wait_for 20 eval '[[ -n $(agent) && $(agent) != "$before" ]]' || fail "the keeper starts no new agent"
+wait_for 60 eval '[[ -n $(agent) && $(agent) != "$before" ]]' || fail "the keeper starts no new agent"
 reads_on "with the new agent"
 
 log "removal"
 inside sh -c 'dpkg -r banyan-peer-agent banyan-keeper' >"$work/dpkg.log" 2>&1 || fail "removal: $(cat "$work/dpkg.log")"
 [[ ! -e $root/usr/bin/banyan-peer-agent ]] || fail "the program is still there"
 reads_on "after the removal"
+
+log "purge beside a mount: its store stays"
+inside dpkg -P banyan-peer-agent >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
+[[ -n $(ls -A "$root/var/lib/banyan") ]] || fail "the purge emptied the store under a mount"
+[[ ! -e $root/etc/banyan/peer-agent.toml ]] || fail "the purge leaves the agent's configuration"
+reads_on "after the purge"
 touch "$work/rounds.stop"
 wait "$reader" || fail "the reader failed: $(cat "$work/reader.log")"
 umount "$root/mnt"
 
-log "purge"
-
+log "purge of the rest"
 # Our own process namespace: nobody else's are seen.
 for pid in $(pgrep -f "^/usr/bin/banyan-"); do kill "$pid" 2>/dev/null || true; done
 wait_for 20 eval '! pgrep -f "^/usr/bin/banyan-"' || fail "they do not end"
-inside sh -c 'dpkg -P banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager banyan' >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
+inside dpkg -P banyan-keeper banyan-registry-proxy banyan-tree-manager banyan >"$work/dpkg.log" 2>&1 ||
+  fail "purge: $(cat "$work/dpkg.log")"
 for path in /etc/systemd/system/multi-user.target.wants/banyan-peer-agent.service /etc/banyan/peer-agent.toml /etc/banyan/token /usr/bin/banyan \
   /lib/systemd/system/banyan-keeper.service; do
   [[ ! -e $root$path && ! -L $root$path ]] || fail "the purge leaves $path"
