@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | conversions | hostile | model | prefix."""
+"""The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | conversions | proxy | hostile | model | prefix."""
 import json
 import sys
 import time
@@ -9,6 +9,7 @@ import browser
 from browser import Browser
 from harness import (SKIP, Cluster, PrefixProxy, check_clean, drawn, drawn_edges, edges_of, expect, expect_as_manager, expect_painted, main, until,
                      wait_drawn)
+from registry import Proxy, Registry, noise
 
 FUNCTION = "sha256:" + "5f2a91c0" * 8
 
@@ -241,6 +242,44 @@ def conversions():
         check_clean(page, cluster.url)
 
 
+def proxy():
+    """A real registry proxy converts two images of which one contains most of the other."""
+    registry = Registry()
+    base, own = noise("base", 4), noise("own", 4)
+    first = registry.add("shop/first", base, own)
+    second = registry.add("shop/second", base, own + noise("more", 1))
+    with Proxy(registry) as real, Cluster([real.status]) as cluster, Browser() as chromium:
+        cluster.do(f"add 2 {second} 1")
+        page = chromium.open(cluster.url + "#/conversions")
+        page.wait("document.querySelector('.conversions .empty h2').textContent.startsWith('Nothing has been converted')", 20)
+        registry.rate = 2e6  # the first of 8 MB: some seconds
+        real.pull_manifest("shop/first")
+        page.wait("((bar) => bar && bar.getAttribute('aria-valuenow') > 0 && bar.getAttribute('aria-valuenow') < 100)(document.querySelector('[role=progressbar]'))", 20)
+        registry.rate = 1e12
+        name = f"{registry.name}/shop"
+        page.wait(f"[...document.querySelectorAll('tbody tr[data-row]')].some((row) => row.textContent.startsWith('{name}/first') && row.textContent.includes('done'))", 20)
+        row = table_of(page)[f"{name}/first:1"]
+        expect(row[3] == "2/2" and row[6] == "0 %", f"the first image shares something: {row}")
+        real.pull_manifest("shop/second")
+        page.wait(f"[...document.querySelectorAll('tbody tr[data-row]')].some((row) => row.textContent.startsWith('{name}/second') && row.textContent.includes('done'))", 20)
+        # 8 of its 9 MiB are the first's, but for the chunk where they part.
+        shared = float(table_of(page)[f"{name}/second:1"][6].split()[0])
+        expect(75 <= shared <= 89, f"the second image shares {shared} %")
+        one = next(one for one in cluster.api("conversions")["conversions"] if one["digest"] == second)
+        expect(one["layersReused"] == 1 and one["state"] == "done" and one["chunks"] > one["sharedChunks"] > 10, f"{one}")
+        expect(next(one for one in cluster.api("conversions")["conversions"] if one["digest"] == first)["sharedChunks"] == 0, "the first shares chunks")
+        page.run(f"location.hash = '#/images/{second}'")
+        page.wait(f"!document.querySelector('.one').hidden && document.querySelector('.one .facts').textContent.includes('{shared:.0f} %')")
+
+        # It goes, and the page says so; it comes back, and says that it has nothing to tell.
+        page.run("location.hash = '#/conversions'")
+        real.stop()
+        page.wait(f"document.querySelector('.proxies').textContent.includes('{real.status} does not answer')", 10)
+        real.start()
+        page.wait(f"document.querySelector('.proxies').textContent.includes('{real.status} answers')", 20)
+        check_clean(page, cluster.url)
+
+
 def accessible_controls(page):
     roles = {}
     for node in page.call("Accessibility.getFullAXTree")["nodes"]:
@@ -344,21 +383,23 @@ def model():
 def prefix():
     with Cluster() as cluster, Browser() as chromium:
         cluster.do(f"add 8 {FUNCTION} 2")
-        proxy = PrefixProxy(cluster.url, "/ops/banyan/")
-        page = chromium.open(proxy.url)
+        reverse = PrefixProxy(cluster.url, "/ops/banyan/")
+        page = chromium.open(reverse.url)
         wait_drawn(page, 8)
         expect_as_manager(page, cluster.tree(FUNCTION))
         cluster.do(f"name late {FUNCTION} eu-a")
         wait_drawn(page, 9)  # events come through as they happen
         page.run("location.hash = '#/fleet'")
         page.wait("document.querySelectorAll('.long-table tbody tr[data-row]').length === 9")
-        check_clean(page, proxy.url)
-        expect(not proxy.refused, f"asked beside the prefix: {proxy.refused}")
-        proxy.shutdown()
+        page.run("location.hash = '#/conversions'")
+        page.wait("document.querySelector('.proxies').textContent.includes('does not answer')")
+        check_clean(page, reverse.url)
+        expect(not reverse.refused, f"asked beside the prefix: {reverse.refused}")
+        reverse.shutdown()
 
 
 if __name__ == "__main__":
     if browser.program() is None:
         print("needs chromium (scripts/install-deps.sh)")
         sys.exit(SKIP)
-    sys.exit(main({"trees": trees, "scale": scale, "pages": pages, "conversions": conversions, "hostile": hostile, "model": model, "prefix": prefix}))
+    sys.exit(main({"trees": trees, "scale": scale, "pages": pages, "conversions": conversions, "proxy": proxy, "hostile": hostile, "model": model, "prefix": prefix}))

@@ -52,6 +52,8 @@ def run(lab, chromium):
     page.run("location.hash = '#/fleet'")
     page.wait(f"document.querySelectorAll('tbody tr[data-row]').length === {NODES - 1}", 10)
     expect(page.run("[...banyan.live.nodes.values()].every((node) => node.storeBytes > 40e6 && node.storeBudgetBytes > 0)"), "stores are not told")
+    page.run("location.hash = '#/conversions'")
+    page.wait("document.querySelector('.proxies').textContent.endsWith(':5051 answers')", 10)
     check_clean(page, URL)
 
 
