@@ -1,6 +1,9 @@
 #!/usr/bin/env -S python3 -B
 """The dashboard as a browser shows it: dashboard_test.py trees | scale | pages | conversions | proxy | hostile | model | prefix."""
 import json
+import os
+import re
+import subprocess
 import sys
 import time
 import urllib.parse
@@ -163,6 +166,15 @@ def scale(count="2000"):
         check_clean(page, cluster.url)
 
 
+def documented(words, cluster):
+    """The command of docs/dashboard.md that has these words, for this manager."""
+    with open(f"{os.path.dirname(os.path.abspath(__file__))}/../../docs/dashboard.md", encoding="utf-8") as document:
+        blocks = re.findall(r"^```sh\n(.*?)^```$", document.read(), re.M | re.S)
+    found = [block for block in blocks if words in block]
+    expect(len(found) == 1, f"docs/dashboard.md has {len(found)} commands with {words}")
+    return found[0].replace("http://127.0.0.1:4651/", cluster.url)
+
+
 def pages():
     with Cluster() as cluster, Browser() as chromium:
         cluster.do(f"add 8 {FUNCTION} 2")
@@ -177,6 +189,9 @@ def pages():
             expect(row[1] == (node["zone"] or "–") and row[2] == "live" and row[4] == node["version"], f"{node}: the fleet page says {row}")
         cluster.do("kill edge-2")
         page.wait("[...document.querySelectorAll('.long-table tbody tr')].some((row) => row.dataset.row === 'edge-2' && row.textContent.includes('suspect'))", 3)
+
+        away = subprocess.run(["bash", "-o", "pipefail", "-c", documented("api/v1/nodes", cluster)], capture_output=True, text=True, check=False)
+        expect(away.returncode == 0 and '"edge-2"' in away.stdout and '"edge-1"' not in away.stdout, f"docs/dashboard.md's command says {away}")
 
         page.run("location.hash = '#/images'")
         page.wait("document.querySelectorAll('.images .long-table tbody tr[data-row]').length === 2")

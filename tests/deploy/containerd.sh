@@ -25,4 +25,3 @@ if command -v containerd >/dev/null; then
     grep -qF "$line" "$WORK/dump" || fail "containerd does not take: $line"
   done
 fi
-if command -v nft >/dev/null; then unshare --net nft --check --file "$SOURCE_DIR/deploy/network/banyan.nft" || fail "nft refuses banyan.nft"; fi
