@@ -40,6 +40,17 @@ uint64_t OffsetOf(const lt::peer_request& request) {
          static_cast<uint64_t>(request.start);
 }
 
+// What the stage threw (out of memory) as an error, so that libtorrent gets its answer all the same.
+template <typename Call>
+auto Caught(Call call) -> decltype(call()) {
+  try {
+    return call();
+  } catch (const std::exception& error) {
+    spdlog::error("swarm: a disk job threw: {}", error.what());
+    return Fail(Code::kInternal, error.what());
+  }
+}
+
 Error NoStage() { return {Code::kNotFound, "the torrent's stage is gone"}; }
 
 }  // namespace
@@ -95,7 +106,9 @@ void BlobDisk::async_read(lt::storage_index_t storage, const lt::peer_request& r
     // Copyable, as answers are; it owns the buffer until libtorrent does.
     auto buffer = std::make_shared<std::unique_ptr<char[]>>(new char[static_cast<size_t>(request.length)]);
     const std::span<char> bytes(buffer->get(), static_cast<size_t>(request.length));
-    const Status read = stage ? stage->Read(OffsetOf(request), std::as_writable_bytes(bytes)) : Fail(NoStage());
+    const Status read = Caught([&] {
+      return stage ? stage->Read(OffsetOf(request), std::as_writable_bytes(bytes)) : Status(Fail(NoStage()));
+    });
     lt::storage_error error;
     if (!read) error = ErrorOf(read.error(), lt::operation_t::file_read);
     Reply([this, buffer, request, handler, error] {
@@ -118,7 +131,8 @@ bool BlobDisk::async_write(lt::storage_index_t storage, const lt::peer_request& 
     if (full && observer) waiting_.push_back(observer);
   }
   Post([this, stage = StageOf(storage), request, bytes, handler = std::move(handler)] {
-    const Status written = stage ? stage->Write(OffsetOf(request), *bytes) : Fail(NoStage());
+    const Status written =
+        Caught([&] { return stage ? stage->Write(OffsetOf(request), *bytes) : Status(Fail(NoStage())); });
     lt::storage_error error;
     if (!written) error = ErrorOf(written.error(), lt::operation_t::file_write);
     NoteWritten(bytes->size());
@@ -146,8 +160,10 @@ void BlobDisk::async_hash(
     lt::storage_index_t storage, lt::piece_index_t piece, lt::span<lt::sha256_hash>, lt::disk_job_flags_t,
     std::function<void(lt::piece_index_t, const lt::sha1_hash&, const lt::storage_error&)> handler) {
   Post([this, stage = StageOf(storage), piece, handler = std::move(handler)] {
-    const Result<InfoHash> hash =
-        stage ? stage->HashPiece(static_cast<uint32_t>(static_cast<int>(piece))) : Result<InfoHash>(Fail(NoStage()));
+    const auto hash = Caught([&]() -> Result<InfoHash> {
+      if (!stage) return Fail(NoStage());
+      return stage->HashPiece(static_cast<uint32_t>(static_cast<int>(piece)));
+    });
     lt::storage_error error;
     lt::sha1_hash answer;
     if (hash) {

@@ -13,6 +13,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wpedantic"
+#include <boost/asio/post.hpp>
 #include <libtorrent/alert_types.hpp>
 #include <libtorrent/ip_filter.hpp>
 #include <libtorrent/peer_info.hpp>
@@ -61,7 +62,8 @@ lt::settings_pack SettingsOf(const SessionOptions& options, const std::string& p
   settings.set_int(lt::settings_pack::download_rate_limit, static_cast<int>(options.download_bytes_per_second));
   settings.set_int(lt::settings_pack::stop_tracker_timeout, 1);
   settings.set_int(lt::settings_pack::min_reconnect_time, 5);
-  settings.set_int(lt::settings_pack::alert_mask, lt::alert_category::error | lt::alert_category::storage);
+  settings.set_int(lt::settings_pack::alert_mask,
+                   lt::alert_category::error | lt::alert_category::storage | lt::alert_category::status);
   const int policy = options.encryption == Encryption::kOff       ? lt::settings_pack::pe_disabled
                      : options.encryption == Encryption::kRequire ? lt::settings_pack::pe_forced
                                                                   : lt::settings_pack::pe_enabled;
@@ -471,5 +473,9 @@ uint16_t Session::port() const {
   (void)impl_->Guard("asking for the port", [&] { port = impl_->session->listen_port(); });
   return port;
 }
+
+void Session::OnNetwork(std::function<void()> job) { boost::asio::post(impl_->network, std::move(job)); }
+
+const std::string& Session::peer_id() const { return impl_->peer_id; }
 
 }  // namespace banyan::swarm

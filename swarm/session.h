@@ -15,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -105,8 +106,14 @@ class Session {
   SessionStats stats() const;
   // 0 while it listens nowhere.
   uint16_t port() const;
+  // This node's in all swarms; 20 bytes.
+  const std::string& peer_id() const;
 
  private:
+  friend struct SessionTestAccess;
+  // Runs it on libtorrent's network thread, as libtorrent's own work is.
+  void OnNetwork(std::function<void()> job);
+
   struct Impl;
   explicit Session(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -2,7 +2,11 @@
 #include "swarm/session.h"
 
 #include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <functional>
 #include <random>
+#include <stdexcept>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -21,6 +25,11 @@
 #include "store/node_store.h"
 
 namespace banyan::swarm {
+
+struct SessionTestAccess {
+  static void OnNetwork(Session& session, std::function<void()> job) { session.OnNetwork(std::move(job)); }
+};
+
 namespace {
 
 namespace lt = libtorrent;
@@ -44,6 +53,40 @@ struct Source {
   image_format::Torrent torrent;
 };
 
+// A layer whose store throws, while it is to, when it is given compressed bytes.
+class ThrowingLayer final : public store::StoredLayer {
+ public:
+  explicit ThrowingLayer(std::shared_ptr<store::StoredLayer> inner) : inner_(std::move(inner)) {}
+  std::atomic<bool> throws{true};
+
+  Status PutCompressed(ChunkIndex chunk, std::span<const std::byte> compressed) override {
+    if (throws) throw std::runtime_error("the test's store throws");
+    return inner_->PutCompressed(chunk, compressed);
+  }
+  const image_format::Device& device() const override { return inner_->device(); }
+  int device_fd() const override { return inner_->device_fd(); }
+  const std::string& device_path() const override { return inner_->device_path(); }
+  bool Has(ChunkIndex chunk) const override { return inner_->Has(chunk); }
+  bool complete() const override { return inner_->complete(); }
+  uint64_t present_bytes() const override { return inner_->present_bytes(); }
+  std::optional<store::ChunkLease> Lease(ChunkRange range) override { return inner_->Lease(range); }
+  Status PutBlocks(ChunkIndex chunk, std::span<const std::byte> blocks) override {
+    return inner_->PutBlocks(chunk, blocks);
+  }
+  Result<std::vector<std::byte>> GetCompressed(ChunkIndex chunk) override { return inner_->GetCompressed(chunk); }
+  bool HasCompressed(ChunkIndex chunk) const override { return inner_->HasCompressed(chunk); }
+  uint64_t compressed_bytes_present() const override { return inner_->compressed_bytes_present(); }
+  Result<store::CompressedChunk> LeaseCompressed(ChunkIndex chunk) override { return inner_->LeaseCompressed(chunk); }
+  Result<bool> CopyFromOther(ChunkIndex chunk) override { return inner_->CopyFromOther(chunk); }
+  void Drop(ChunkIndex chunk) override { inner_->Drop(chunk); }
+  void Touch() override { inner_->Touch(); }
+  std::shared_ptr<void> HoldMounted() override { return inner_->HoldMounted(); }
+  Result<std::shared_ptr<void>> PinWhole() override { return inner_->PinWhole(); }
+
+ private:
+  const std::shared_ptr<store::StoredLayer> inner_;
+};
+
 class Node {
  public:
   explicit Node(const Source& source, std::shared_ptr<store::Disk> disk = nullptr)
@@ -58,10 +101,17 @@ class Node {
     auto session = Session::Start(std::move(options));
     ASSERT_TRUE(session) << session.error().message;
     session_ = std::move(*session);
-    const Status added = session_->Add(layer_, source_.torrent);
+    const Status added = session_->Add(joined_ ? joined_ : layer_, source_.torrent);
     ASSERT_TRUE(added) << added.error().message;
   }
   void Leave() { session_.reset(); }
+  // What the session is given as the layer from now on.
+  std::shared_ptr<ThrowingLayer> Throwing() {
+    auto throwing = std::make_shared<ThrowingLayer>(layer_);
+    joined_ = throwing;
+    return throwing;
+  }
+  void RemoveStage() { std::filesystem::remove_all(dir_.path() + "/stage"); }
   void Meet(const Node& other) { Meet(other.session_->port()); }
   void Meet(uint16_t port) { session_->AddPeer(source_.digest(), "127.0.0.1", port); }
 
@@ -93,6 +143,7 @@ class Node {
   TempDir dir_;
   std::unique_ptr<store::NodeStore> store_;
   std::shared_ptr<store::StoredLayer> layer_;
+  std::shared_ptr<store::StoredLayer> joined_;  // null: layer_
   std::unique_ptr<Session> session_;
 };
 
@@ -228,6 +279,67 @@ TEST(SwarmSessionTest, AFullDiskEndsATorrentForAWhile) {
     return leech.HasAll();
   }));
   leech.ExpectRight();
+}
+
+// As libtorrent would, in a handler of its network thread.
+TEST(SwarmSessionTest, AnExceptionOnTheNetworkThreadEndsNothing) {
+  const Source source(200, 11);
+  Node seed(source);
+  Node leech(source);
+  seed.PutAll();
+  seed.Join();
+  leech.Join();
+  leech.Meet(seed);
+  for (int i = 0; i < 10; ++i) {
+    SessionTestAccess::OnNetwork(seed.session(), [] { throw std::runtime_error("thrown by the test"); });
+    SessionTestAccess::OnNetwork(leech.session(), [] { throw std::runtime_error("thrown by the test"); });
+  }
+  EXPECT_TRUE(Soon([&] { return seed.session().stats().failures == 10 && leech.session().stats().failures == 10; }));
+  EXPECT_TRUE(Soon([&] { return leech.HasAll(); }));
+  leech.ExpectRight();
+  EXPECT_TRUE(seed.session().stats().listening);
+}
+
+TEST(SwarmSessionTest, ABackendThatThrowsEndsATorrentForAWhile) {
+  const Source source(200, 12);
+  Node seed(source);
+  Node leech(source);
+  const auto layer = leech.Throwing();
+  seed.PutAll();
+  seed.Join();
+  SessionOptions options;
+  options.retry_after = milliseconds(500);
+  leech.Join(options);
+  leech.Meet(seed);
+  EXPECT_TRUE(Soon([&] { return leech.session().stats().failures > 0; }));
+  EXPECT_FALSE(leech.HasAll());
+  leech.Put({0, source.chunks() / 2});  // what the trees bring goes in
+  leech.ExpectRight();
+  layer->throws = false;
+  EXPECT_TRUE(Soon([&] {
+    leech.Meet(seed);  // there is no tracker to name it again
+    std::this_thread::sleep_for(milliseconds(200));
+    return leech.HasAll();
+  }));
+  leech.ExpectRight();
+}
+
+TEST(SwarmSessionTest, ATorrentThatCannotBeAddedLeavesTheOthers) {
+  const Source source(50, 13);
+  const Source other(50, 14);
+  Node seed(source);
+  Node leech(source);
+  seed.PutAll();
+  seed.Join();
+  leech.Join();
+  TempDir dir = TempDir::Make("swarm-other").value();
+  const auto store = store::NodeStore::Open({.root = dir.path()}).value();
+  const auto layer = store->OpenLayer(*other.layer.device).value();
+  leech.RemoveStage();
+  EXPECT_FALSE(leech.session().Add(layer, other.torrent));
+  EXPECT_FALSE(leech.session().Has(other.digest()));
+  leech.Meet(seed);
+  EXPECT_TRUE(Soon([&] { return leech.HasAll(); }));
 }
 
 TEST(SwarmSessionTest, WhoCannotListenStillCalls) {
