@@ -188,9 +188,11 @@ Status Agent::JoinSwarms() {
   }
   auto swarms = Swarms::Start(
       {.config = config.swarm, .data_root = config.data_root, .token = std::move(token), .zone = config.peer.zone},
-      {.store = *store_, .scheduler = *scheduler_, .documents = *documents_, .may_offer = [this](const Digest& blob) {
-         return peers_->MayOffer(blob);
-       }});
+      {.store = *store_,
+       .scheduler = *scheduler_,
+       .documents = *documents_,
+       .may_offer = [this](const Digest& blob) { return peers_->MayOffer(blob); },
+       .announce = [this](proto::tree::SwarmAnnounce announce) { peers_->Announce(std::move(announce)); }});
   if (!swarms) {
     spdlog::error("no swarm: {}", swarms.error().message);
     return {};
@@ -217,7 +219,11 @@ Status Agent::ServePeers() {
        .mirror = *mirror_,
        .store_usage = [this] { return store_->usage(); },
        .latest_starts = [this](size_t limit) { return starts_->Latest(limit); },
-       .preheat = [this](const auto& command, auto send) { preheats_->Take(command, std::move(send)); }});
+       .preheat = [this](const auto& command, auto send) { preheats_->Take(command, std::move(send)); },
+       .on_manager =
+           [this](const proto::tree::ManagerMessage& message) {
+             if (swarms_) swarms_->OnManager(message);
+           }});
 }
 
 Status Agent::ServeContainerd() {

@@ -387,6 +387,7 @@ void Peers::OnMessage(const proto::tree::ManagerMessage& message) {
   if (message.has_assignments()) functions_->Apply(message.assignments());
   if (message.has_profile()) functions_->Apply(message.profile());
   if (message.has_holders()) functions_->Apply(message.holders());
+  if (parts_ && parts_->on_manager) parts_->on_manager(message);
   if (message.has_preheat() && parts_ && parts_->preheat) {
     parts_->preheat(message.preheat(), [this](proto::tree::PreheatReport report) {
       proto::tree::NodeMessage answer;
@@ -405,6 +406,12 @@ void Peers::Report(const std::string& function, const std::string& node, fetch::
   message.mutable_report()->set_peer(node);
   message.mutable_report()->set_kind(KindOf(fault));
   message.mutable_report()->set_detail(detail);
+  tree_->Send(std::move(message));
+}
+
+void Peers::Announce(proto::tree::SwarmAnnounce announce) {
+  proto::tree::NodeMessage message;
+  *message.mutable_swarms() = std::move(announce);
   tree_->Send(std::move(message));
 }
 

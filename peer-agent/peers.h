@@ -66,6 +66,8 @@ class Peers final : public fetch::PeerReports {
     // The manager tells this node to bring an image; reports go back by `send`, on any thread. May be null.
     std::function<void(const proto::tree::PreheatCommand&, std::function<void(proto::tree::PreheatReport)> send)>
         preheat;
+    // What the manager says in this node's session, besides; on the session's thread. May be null.
+    std::function<void(const proto::tree::ManagerMessage&)> on_manager;
   };
 
   // Listens to nobody yet. It must outlive the sources and hooks that it makes. Errors: the token cannot be read.
@@ -105,6 +107,9 @@ class Peers final : public fetch::PeerReports {
   // A small blob of a joined function by tree, shared with those who ask this node for it meanwhile. kNotFound: it is
   // of no such function.
   Result<std::string> GetBlob(const Digest& digest, uint64_t limit_bytes);
+
+  // To the manager; dropped while there is no session.
+  void Announce(proto::tree::SwarmAnnounce announce);
 
   void AddMetrics(MetricsPage& page) const;
   // "10.0.0.7:4640"

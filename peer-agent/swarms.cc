@@ -1,5 +1,6 @@
 #include "peer-agent/swarms.h"
 
+#include <arpa/inet.h>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -23,6 +24,7 @@ constexpr std::chrono::seconds kOrphaned{3};
 constexpr ChunkIndex kRaisedAhead = 32;
 // Whether a layer may be offered is known soon after its image is.
 constexpr std::chrono::seconds kOfferKnown{3};
+constexpr size_t kMostPeersTold = 4096;  // in one message
 // Then the scheduler fills the layer as well.
 constexpr std::chrono::seconds kStalled{30};
 
@@ -39,6 +41,17 @@ Transport Parse(const std::string& word) {
 swarm::Encryption EncryptionOf(const std::string& word) {
   if (word == "require") return swarm::Encryption::kRequire;
   return word == "prefer" ? swarm::Encryption::kPrefer : swarm::Encryption::kOff;
+}
+
+// Of `swarm.address`; empty when that is all of the node's.
+std::string AddressToTell(const std::string& address) {
+  const auto listen = ParseHostPort(address);
+  in6_addr number{};
+  if (!listen || (::inet_pton(AF_INET, listen->host.c_str(), &number) != 1 &&
+                  ::inet_pton(AF_INET6, listen->host.c_str(), &number) != 1)) {
+    return "";
+  }
+  return listen->host == "0.0.0.0" || listen->host == "::" ? "" : listen->host;
 }
 
 std::string NoteKey(const Digest& blob) { return "torrent/" + blob.Hex(); }
@@ -62,7 +75,10 @@ Transport TransportOf(const SwarmConfig& config, const std::string& repository) 
 }
 
 Swarms::Swarms(Options options, Parts parts)
-    : options_(std::move(options)), parts_(parts), random_(std::random_device{}()) {}
+    : options_(std::move(options)),
+      parts_(std::move(parts)),
+      own_address_(AddressToTell(options_.config.address)),
+      random_(std::random_device{}()) {}
 
 Result<std::unique_ptr<Swarms>> Swarms::Start(Options options, Parts parts) {
   const SwarmConfig& config = options.config;
@@ -77,7 +93,7 @@ Result<std::unique_ptr<Swarms>> Swarms::Start(Options options, Parts parts) {
   session.max_connections_per_blob = static_cast<uint32_t>(config.connections_per_layer);
   session.upload_slots = static_cast<uint32_t>(config.upload_slots);
   session.encryption = EncryptionOf(config.encryption);
-  std::unique_ptr<Swarms> swarms(new Swarms(std::move(options), parts));
+  std::unique_ptr<Swarms> swarms(new Swarms(std::move(options), std::move(parts)));
   BANYAN_ASSIGN(swarms->session_, swarm::Session::Start(std::move(session)));
   swarms->thread_ = std::thread([self = swarms.get()] { self->Run(); });
   return swarms;
@@ -152,8 +168,41 @@ void Swarms::Run() {
     for (const auto& [blob, layer] : layers_) blobs.push_back(blob);
     lock.unlock();
     for (const Digest& blob : blobs) Tick(blob);
+    Announce();
     lock.lock();
     if (!stopping_) wake_.wait_for(lock, kTick);
+  }
+}
+
+void Swarms::Announce() {
+  if (!parts_.announce) return;
+  std::map<std::string, bool> swarms;
+  for (const swarm::BlobProgress& blob : session_->Progress()) {
+    if (blob.trouble.empty()) swarms[std::string(blob.info_hash.raw())] = blob.complete;
+  }
+  auto announce = announcer_.Due(swarms, Clock::now());
+  if (!announce) return;
+  announce->set_address(own_address_);
+  announce->set_port(session_->stats().listening ? session_->port() : 0);
+  announce->set_peer_id(session_->peer_id());
+  parts_.announce(std::move(*announce));
+}
+
+void Swarms::OnManager(const proto::tree::ManagerMessage& message) {
+  if (message.has_welcome()) return announcer_.Reset();
+  if (!message.has_swarm_peers()) return;
+  announcer_.SetInterval(std::chrono::seconds(message.swarm_peers().interval_seconds()));
+  std::map<std::string, Digest> blobs;
+  for (const swarm::BlobProgress& blob : session_->Progress())
+    blobs.emplace(std::string(blob.info_hash.raw()), blob.blob);
+  size_t left = kMostPeersTold;
+  for (const auto& swarm : message.swarm_peers().swarms()) {
+    const auto blob = blobs.find(swarm.info_hash());
+    if (blob == blobs.end()) continue;
+    for (const auto& peer : swarm.peers()) {
+      if (peer.port() == 0 || peer.port() > UINT16_MAX || left-- == 0) return;
+      session_->AddPeer(blob->second, peer.address(), static_cast<uint16_t>(peer.port()));
+    }
   }
 }
 

@@ -33,6 +33,8 @@
 #include "peer-agent/config.h"
 #include "peer-agent/documents.h"
 #include "peer-agent/registries.h"
+#include "peer-agent/swarm_announcer.h"
+#include "proto/tree.pb.h"
 #include "store/node_store.h"
 #include "swarm/session.h"
 
@@ -66,6 +68,8 @@ class Swarms {
     fetch::Scheduler& scheduler;
     Documents& documents;
     std::function<bool(const Digest& blob)> may_offer;  // whether others may have the layer
+    // To the tree-manager, by the node's session, if there is one; any thread. May be null.
+    std::function<void(proto::tree::SwarmAnnounce)> announce = {};
   };
   // An error means that there is no swarm on this node.
   static Result<std::unique_ptr<Swarms>> Start(Options options, Parts parts);
@@ -89,6 +93,9 @@ class Swarms {
   // Says of a chunk whether this node is bringing it into the swarm now: it is to come from outside, not through nodes
   // of the swarm. Any thread; may outlive this.
   std::function<bool(ChunkIndex)> SuppliesOf(const Digest& blob) const;
+
+  // What the tree-manager says in the node's session. Any thread.
+  void OnManager(const proto::tree::ManagerMessage& message);
 
   void AddMetrics(MetricsPage& page) const;
 
@@ -120,6 +127,7 @@ class Swarms {
 
   Swarms(Options options, Parts parts);
   void Run();
+  void Announce();
   void Join(const Digest& blob, Layer layer);
   Result<image_format::Torrent> TorrentOf(const Layer& layer);
   void GiveUp(const Digest& blob, const std::string& why);
@@ -131,9 +139,11 @@ class Swarms {
 
   const Options options_;
   const Parts parts_;
+  const std::string own_address_;  // where peers of swarms call this node; empty: as for other peers
   std::unique_ptr<swarm::Session> session_;
   const std::shared_ptr<Supplies> supplies_ = std::make_shared<Supplies>();
   std::mt19937_64 random_;  // of the thread
+  SwarmAnnouncer announcer_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

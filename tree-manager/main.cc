@@ -20,6 +20,7 @@
 #include "tree-manager/manager.h"
 #include "tree-manager/preheat_api.h"
 #include "tree-manager/service.h"
+#include "tree-manager/tracker/session_announces.h"
 #include "tree-manager/tracker/tracker.h"
 
 namespace banyan::tree_manager {
@@ -104,8 +105,11 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   options.membership.peer_to_peer = config.peer_to_peer;
   options.membership.idle_reclaim = config.idle_reclaim;
   options.state_path = config.data_root + "/state";
-  BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
   Tracker tracker({.path = TrackerPath(token)});
+  options.announce = [&tracker](const auto& announce, const std::string& zone, const std::string& address) {
+    return AnnounceBySession(tracker, announce, zone, address);
+  };
+  BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
   PreheatApi preheats(*manager, token);
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
   std::unique_ptr<DashboardServer> dashboard;

@@ -157,27 +157,35 @@ void Manager::WriteRecords(RecordChanges changes) {
 
 SessionId Manager::Open(const std::shared_ptr<SessionSink>& sink, std::string peer_ip) {
   MutexLock lock(mutex_);
-  const SessionId id = membership_.Open(std::move(peer_ip), Now());
+  const SessionId id = membership_.Open(peer_ip, Now());
   sinks_[id] = sink;
+  callers_[id].address = std::move(peer_ip);
   return id;
 }
 
 Status Manager::OnMessage(SessionId session, const proto::tree::NodeMessage& message) {
+  if (message.has_swarms()) {
+    OnAnnounce(session, message.swarms());
+    return {};
+  }
   Work work;
   Status status;
   {
     MutexLock lock(mutex_);
     if (message.has_preheat()) {
-      if (const auto name = names_.find(session); name != names_.end()) {
-        preheats_.Report(name->second, message.preheat(), Now());
+      if (const auto caller = callers_.find(session); caller != callers_.end() && !caller->second.node.empty()) {
+        preheats_.Report(caller->second.node, message.preheat(), Now());
       }
       return {};
     }
     status = membership_.OnMessage(session, message, Now());
     if (!status) sinks_.erase(session);
     if (status && message.has_hello()) {
-      names_[session] = message.hello().node();
-      preheats_.Tell(message.hello().node());
+      Caller& caller = callers_[session];
+      caller.node = message.hello().node();
+      caller.zone = message.hello().zone();
+      if (!message.hello().address().empty()) caller.address = message.hello().address();
+      preheats_.Tell(caller.node);
     }
     work = TakeWork();
   }
@@ -185,10 +193,35 @@ Status Manager::OnMessage(SessionId session, const proto::tree::NodeMessage& mes
   return status;
 }
 
+void Manager::OnAnnounce(SessionId session, const proto::tree::SwarmAnnounce& announce) {
+  if (!options_.announce) return;
+  std::string zone;
+  std::string address;
+  {
+    MutexLock lock(mutex_);
+    const auto caller = callers_.find(session);
+    if (caller == callers_.end() || caller->second.node.empty()) return;
+    zone = caller->second.zone;
+    address = caller->second.address;
+  }
+  auto message = std::make_shared<proto::tree::ManagerMessage>();
+  *message->mutable_swarm_peers() = options_.announce(announce, zone, address);
+  std::shared_ptr<SessionSink> sink;
+  {
+    MutexLock lock(mutex_);
+    const auto caller = callers_.find(session);
+    const auto found = sinks_.find(session);
+    if (caller == callers_.end() || found == sinks_.end() || caller->second.answers.size() == kMaxAnswers) return;
+    caller->second.answers.push_back(std::move(message));
+    sink = found->second;
+  }
+  sink->Poke();
+}
+
 void Manager::Close(SessionId session) {
   MutexLock lock(mutex_);
   sinks_.erase(session);
-  names_.erase(session);
+  callers_.erase(session);
   membership_.Close(session, Now());
 }
 
@@ -196,8 +229,13 @@ std::shared_ptr<const proto::tree::ManagerMessage> Manager::Next(SessionId sessi
   MutexLock lock(mutex_);
   auto message = membership_.Next(session);
   if (message != nullptr) return message;
-  const auto name = names_.find(session);
-  return name == names_.end() || !sinks_.contains(session) ? nullptr : preheats_.Next(name->second);
+  const auto found = callers_.find(session);
+  if (found == callers_.end() || found->second.node.empty() || !sinks_.contains(session)) return nullptr;
+  Caller& caller = found->second;
+  if (caller.answers.empty()) return preheats_.Next(caller.node);
+  message = std::move(caller.answers.front());
+  caller.answers.pop_front();
+  return message;
 }
 
 Result<proto::tree::PreheatReply> Manager::Preheat(const proto::tree::PreheatRequest& request) {
@@ -208,9 +246,9 @@ Result<proto::tree::PreheatReply> Manager::Preheat(const proto::tree::PreheatReq
     reply = preheats_.Begin(request, membership_.Nodes(Now()), Now());
     if (!reply) return reply;
     const std::set<std::string> nodes(reply->nodes().begin(), reply->nodes().end());
-    for (const auto& [session, name] : names_) {
+    for (const auto& [session, caller] : callers_) {
       const auto sink = sinks_.find(session);
-      if (nodes.contains(name) && sink != sinks_.end()) told.push_back(sink->second);
+      if (nodes.contains(caller.node) && sink != sinks_.end()) told.push_back(sink->second);
     }
   }
   for (const auto& sink : told) sink->Poke();
@@ -220,7 +258,9 @@ Result<proto::tree::PreheatReply> Manager::Preheat(const proto::tree::PreheatReq
 Result<proto::tree::PreheatProgressReply> Manager::PreheatProgress(uint64_t id) {
   MutexLock lock(mutex_);
   std::set<std::string> here;
-  for (const auto& [session, name] : names_) here.insert(name);
+  for (const auto& [session, caller] : callers_) {
+    if (!caller.node.empty()) here.insert(caller.node);
+  }
   return preheats_.Progress(id, here, Now());
 }
 

@@ -7,6 +7,8 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -46,6 +48,11 @@ class Manager {
     MembershipOptions membership;
     std::string state_path;  // of the database; empty: nothing is kept
     std::chrono::milliseconds store_interval{50};
+    // What the tracker answers a node, of this zone and with this address, that announces swarms by its session. Any
+    // thread, without the manager's lock; must not block. Null: there is no tracker.
+    std::function<proto::tree::SwarmPeers(const proto::tree::SwarmAnnounce&, const std::string& zone,
+                                          const std::string& address)>
+        announce = {};
   };
   // Restores what was kept.
   static Result<std::unique_ptr<Manager>> Start(Options options);
@@ -83,12 +90,22 @@ class Manager {
 
  private:
   static constexpr size_t kMaxWatchers = 64;
+  static constexpr size_t kMaxAnswers = 64;  // to one caller
   struct Watcher {
     std::shared_ptr<WatchSink> sink;
     std::string function;
   };
 
+  // A node in session.
+  struct Caller {
+    std::string address;  // the session's until it says another
+    std::string node;     // empty: it has not said hello
+    std::string zone;
+    std::deque<std::shared_ptr<const proto::tree::ManagerMessage>> answers;  // that wait to be sent
+  };
+
   explicit Manager(Options options);
+  void OnAnnounce(SessionId session, const proto::tree::SwarmAnnounce& announce);
   void Tick();
   void Store();
   // Hands out what an event has brought. Without the lock.
@@ -113,7 +130,7 @@ class Manager {
   std::unordered_map<SessionId, std::shared_ptr<SessionSink>> sinks_ BANYAN_GUARDED_BY(mutex_);
   std::vector<Watcher> watchers_ BANYAN_GUARDED_BY(mutex_);
   Preheats preheats_ BANYAN_GUARDED_BY(mutex_);
-  std::unordered_map<SessionId, std::string> names_ BANYAN_GUARDED_BY(mutex_);  // of nodes, once they have said hello
+  std::unordered_map<SessionId, Caller> callers_ BANYAN_GUARDED_BY(mutex_);
   Time ticker_wakes_ BANYAN_GUARDED_BY(mutex_) = Time::max();
   bool stopping_ BANYAN_GUARDED_BY(mutex_) = false;
   uint64_t store_failures_ BANYAN_GUARDED_BY(mutex_) = 0;

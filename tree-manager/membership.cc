@@ -101,6 +101,7 @@ Status Membership::OnMessage(SessionId id, const NodeMessage& message, Time now)
       OnStart(node, message.start());
       break;
     case NodeMessage::kPreheat:  // the manager's own affair
+    case NodeMessage::kSwarms:   // likewise
     case NodeMessage::kHello:    // only once a session
     case NodeMessage::MESSAGE_NOT_SET:
       break;

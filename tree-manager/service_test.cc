@@ -71,6 +71,7 @@ class Client {
   std::optional<bool> peer_to_peer_;
   std::map<std::string, Profile> profiles_;
   std::optional<grpc::Status> status_;
+  std::optional<SwarmPeers> swarm_peers_;  // the latest
 
  private:
   void Read() {
@@ -78,6 +79,7 @@ class Client {
       MutexLock lock(mutex_);
       if (message.has_welcome()) welcome_ = message.welcome();
       if (message.has_settings()) peer_to_peer_ = message.settings().peer_to_peer();
+      if (message.has_swarm_peers()) swarm_peers_ = message.swarm_peers();
       if (message.has_profile()) profiles_[message.profile().function()] = message.profile();
       for (const Assignment& assignment : message.assignments().assignments()) {
         Assignment& newest = assignments_[assignment.function()];
@@ -139,6 +141,13 @@ class ServiceTest : public testing::Test {
   void Start(const std::string& token = "") {
     Manager::Options options;
     options.state_path = directory_.path() + "/state";
+    options.announce = [](const SwarmAnnounce& announce, const std::string& zone, const std::string& address) {
+      SwarmPeers peers;
+      auto* peer = peers.add_swarms()->add_peers();
+      peer->set_address(fmt::format("{} {}", zone, address));
+      peer->set_port(announce.port());
+      return peers;
+    };
     auto manager = Manager::Start(std::move(options));
     ASSERT_TRUE(manager) << manager.error().message;
     manager_ = std::move(*manager);
@@ -351,6 +360,24 @@ TEST(IpOfPeerTest, IsFoundInEveryForm) {
   for (const char* text : {"", "ipv4:", "ipv6:", "ipv6:[]:1", "unix:/x", "ipv6:[:", "ipv4:1.2.3.4"}) {
     EXPECT_TRUE(IpOfPeer(text).empty() || std::string(text) == "ipv4:1.2.3.4") << text;
   }
+}
+
+TEST_F(ServiceTest, AnnouncesOfSwarmsAreAnsweredInTheSession) {
+  Start();
+  Hello hello = HelloOf("a");
+  hello.set_zone("z");
+  hello.set_address("10.0.0.7");
+  Client a(port(), hello);
+  Client b(port(), HelloOf("b"));
+  NodeMessage message;
+  message.mutable_swarms()->set_port(4711);
+  a.Send(message);
+  b.Send(message);
+  ASSERT_TRUE(a.Await([&] { return a.swarm_peers_.has_value(); }));
+  EXPECT_EQ(a.swarm_peers_->swarms(0).peers(0).address(), "z 10.0.0.7");
+  EXPECT_EQ(a.swarm_peers_->swarms(0).peers(0).port(), 4711U);
+  ASSERT_TRUE(b.Await([&] { return b.swarm_peers_.has_value(); }));
+  EXPECT_EQ(b.swarm_peers_->swarms(0).peers(0).address(), " 127.0.0.1") << "where its session comes from";
 }
 
 }  // namespace

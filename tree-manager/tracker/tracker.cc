@@ -77,35 +77,56 @@ net::HttpResponse Tracker::Answer(const net::HttpRequest& request) {
   query.remove_prefix(std::min(query.size(), path.size() + 1));
   if (announce) {
     const auto asked = ParseAnnounce(query);
-    return asked ? Announce(*asked, request.client) : Failure(asked.error().message);
+    return asked ? AnswerAnnounce(*asked, request.client) : Failure(asked.error().message);
   }
   const auto hashes = ParseScrape(query);
   return hashes ? Scrape(*hashes) : Failure(hashes.error().message);
 }
 
-net::HttpResponse Tracker::Announce(const AnnounceQuery& query, std::string_view client) {
+Result<std::vector<Tracker::PeerAt>> Tracker::Announce(const AnnounceQuery& query, std::string_view address) {
+  const auto endpoint = EndpointOf(address, query.port);
+  if (!endpoint) return Fail(Code::kInvalidArgument, fmt::format("'{}' is no address", address));
+  const MutexLock lock(mutex_);
+  BANYAN_ASSIGN(const Swarm* const swarm, Take(query, *endpoint));
+  std::vector<PeerAt> peers;
+  if (swarm == nullptr) return peers;
+  for (const Endpoint& peer : Choose(*swarm, query, *endpoint)) {
+    peers.push_back({AddressText(peer), static_cast<uint16_t>(PortIn(peer))});
+  }
+  return peers;
+}
+
+Result<Tracker::Swarm*> Tracker::Take(const AnnounceQuery& query, const Endpoint& endpoint) {
+  ++announces_;
+  Expire(Now());
+  const auto known = swarms_.find(query.info_hash);
+  if (query.event == AnnounceEvent::kStopped) {
+    if (known == swarms_.end()) return nullptr;
+    peers_ -= known->second.peers.erase(endpoint);
+    if (known->second.peers.empty()) swarms_.erase(known);
+    return nullptr;
+  }
+  if (query.port == 0) return known == swarms_.end() ? nullptr : &known->second;
+  if (known == swarms_.end() && (swarms_.size() >= options_.max_swarms || peers_ >= options_.max_peers)) {
+    ++refused_;
+    return Fail(Code::kResourceExhausted, "the tracker is full");
+  }
+  Swarm& swarm = swarms_[query.info_hash];
+  if (Status entered = Enter(swarm, query, endpoint); !entered) {
+    ++refused_;
+    return Fail(std::move(entered.error()));
+  }
+  return &swarm;
+}
+
+net::HttpResponse Tracker::AnswerAnnounce(const AnnounceQuery& query, std::string_view client) {
   const auto endpoint = EndpointOf(client, query.port);
   if (!endpoint) return Failure("your address is not known");
   const MutexLock lock(mutex_);
-  ++announces_;
-  Expire(Now());
-  if (query.event == AnnounceEvent::kStopped) {
-    const auto swarm = swarms_.find(query.info_hash);
-    if (swarm != swarms_.end()) {
-      peers_ -= swarm->second.peers.erase(*endpoint);
-      if (swarm->second.peers.empty()) swarms_.erase(swarm);
-    }
-    return Plain(fmt::format("d8:intervali{}e5:peers0:e", Interval().count()));
-  }
-  if (!swarms_.contains(query.info_hash) && (swarms_.size() >= options_.max_swarms || peers_ >= options_.max_peers)) {
-    ++refused_;
-    return Failure("the tracker is full");
-  }
-  Swarm& swarm = swarms_[query.info_hash];
-  if (const Status entered = Enter(swarm, query, *endpoint); !entered) {
-    ++refused_;
-    return Failure(entered.error().message);
-  }
+  const auto taken = Take(query, *endpoint);
+  if (!taken) return Failure(taken.error().message);
+  if (*taken == nullptr) return Plain(fmt::format("d8:intervali{}e5:peers0:e", Interval().count()));
+  const Swarm& swarm = **taken;
   const auto seeds = static_cast<size_t>(
       std::count_if(swarm.peers.begin(), swarm.peers.end(), [](const auto& item) { return item.second.seed; }));
   std::string body = fmt::format("d8:completei{}e10:incompletei{}e8:intervali{}e12:min intervali{}e", seeds,
@@ -159,12 +180,12 @@ std::string Tracker::ZoneOf(const Swarm& swarm, const AnnounceQuery& query, cons
 std::vector<Tracker::Endpoint> Tracker::Choose(const Swarm& swarm, const AnnounceQuery& query, const Endpoint& asker) {
   const size_t wanted =
       query.numwant < 0 ? options_.usually_given : std::min<uint64_t>(options_.most_given, query.numwant);
-  const Peer& self = swarm.peers.at(asker);
+  const std::string zone = ZoneOf(swarm, query, asker);
   std::vector<Endpoint> near;
   std::vector<Endpoint> far;
   for (const auto& [endpoint, peer] : swarm.peers) {
-    if (endpoint == asker || (self.seed && peer.seed)) continue;
-    (peer.zone == self.zone ? near : far).push_back(endpoint);
+    if (endpoint == asker || (query.left == 0 && peer.seed)) continue;
+    (peer.zone == zone ? near : far).push_back(endpoint);
   }
   std::shuffle(near.begin(), near.end(), random_);
   std::shuffle(far.begin(), far.end(), random_);
@@ -199,6 +220,11 @@ void Tracker::Expire(Clock::time_point now) {
     peers_ -= std::erase_if(swarm->second.peers, [now](const auto& item) { return item.second.expires <= now; });
     swarm = swarm->second.peers.empty() ? swarms_.erase(swarm) : std::next(swarm);
   }
+}
+
+std::chrono::seconds Tracker::interval() const {
+  const MutexLock lock(mutex_);
+  return Interval();
 }
 
 std::chrono::seconds Tracker::Interval() const {

@@ -52,6 +52,16 @@ class Tracker {
   // 404 for a wrong passkey. What is wrong with a query is said as BEP 3 has it: 200 with "failure reason".
   net::HttpResponse Answer(const net::HttpRequest& request);
 
+  struct PeerAt {
+    std::string address;
+    uint16_t port = 0;
+  };
+  // An announce that comes another way than HTTP, of who is at `address`; with port 0 it is told of others, and they
+  // are not told of it. kInvalidArgument: `address` is none. kResourceExhausted: a limit is reached.
+  Result<std::vector<PeerAt>> Announce(const AnnounceQuery& query, std::string_view address);
+  // After how long an announce is to come again.
+  std::chrono::seconds interval() const;
+
   void AddMetrics(MetricsPage& page) const;
 
  private:
@@ -68,7 +78,9 @@ class Tracker {
     uint64_t completed = 0;
   };
 
-  net::HttpResponse Announce(const AnnounceQuery& query, std::string_view client);
+  net::HttpResponse AnswerAnnounce(const AnnounceQuery& query, std::string_view client);
+  // Null: who asked has left.
+  Result<Swarm*> Take(const AnnounceQuery& query, const Endpoint& endpoint) BANYAN_REQUIRES(mutex_);
   net::HttpResponse Scrape(const std::vector<std::string>& hashes);
   Status Enter(Swarm& swarm, const AnnounceQuery& query, const Endpoint& endpoint) BANYAN_REQUIRES(mutex_);
   std::vector<Endpoint> Choose(const Swarm& swarm, const AnnounceQuery& query, const Endpoint& asker)

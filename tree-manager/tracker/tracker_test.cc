@@ -6,10 +6,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tree-manager/tracker/session_announces.h"
+
 namespace banyan::tree_manager {
 namespace {
 
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 
 const std::string kHash(20, 'h');
@@ -153,6 +158,70 @@ TEST(TrackerQueryTest, DecodesWhatClientsEscape) {
   EXPECT_EQ(query->event, AnnounceEvent::kCompleted);
   EXPECT_EQ(query->zone, "rack-1.a");
   EXPECT_TRUE(query->compact);
+}
+
+// ---- By session ----
+
+proto::tree::SwarmAnnounce AnnounceOf(uint32_t port, bool seed = false, bool gone = false) {
+  proto::tree::SwarmAnnounce announce;
+  announce.set_port(port);
+  announce.set_peer_id("-BY0100-abcdefghijkl");
+  auto* swarm = announce.add_swarms();
+  swarm->set_info_hash(kHash);
+  swarm->set_seed(seed);
+  swarm->set_gone(gone);
+  return announce;
+}
+
+std::vector<std::string> PeersIn(const proto::tree::SwarmPeers& answer) {
+  std::vector<std::string> peers;
+  for (const auto& swarm : answer.swarms()) {
+    EXPECT_EQ(swarm.info_hash(), kHash);
+    for (const auto& peer : swarm.peers()) peers.push_back(fmt::format("{}:{}", peer.address(), peer.port()));
+  }
+  return peers;
+}
+
+TEST_F(TrackerTest, SessionsAndHttpLeadToTheSamePeers) {
+  Tracker tracker(Options());
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(1, true), "a", "10.0.0.1")), IsEmpty());
+  Announce(tracker, "10.0.0.2", 2, "&left=5&zone=b");
+  const auto answer = AnnounceBySession(tracker, AnnounceOf(3), "b", "10.0.0.3");
+  EXPECT_THAT(PeersIn(answer), ElementsAre("10.0.0.2:2", "10.0.0.1:1")) << "the same zone first";
+  EXPECT_EQ(answer.interval_seconds(), 30U);
+  const std::string http = Announce(tracker, "10.0.0.9", 9, "&left=5&zone=a&compact=0");
+  EXPECT_THAT(http, HasSubstr("10.0.0.1"));
+  EXPECT_THAT(http, HasSubstr("10.0.0.3"));
+  EXPECT_THAT(http, HasSubstr("-BY0100-abcdefghijkl"));
+
+  auto elsewhere = AnnounceOf(4);
+  elsewhere.set_address("fd00::7");
+  (void)AnnounceBySession(tracker, elsewhere, "b", "10.0.0.4");
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(3), "b", "10.0.0.3")), Contains("fd00::7:4"));
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(1, true, true), "a", "10.0.0.1")), IsEmpty());
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(3), "b", "10.0.0.3")), Not(Contains("10.0.0.1:1")));
+}
+
+TEST_F(TrackerTest, WhoCannotBeCalledIsToldOfOthersOnly) {
+  Tracker tracker(Options());
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(0), "", "10.0.0.1")), IsEmpty());
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(2), "", "10.0.0.2")), IsEmpty());
+  EXPECT_THAT(PeersIn(AnnounceBySession(tracker, AnnounceOf(0), "", "10.0.0.1")), ElementsAre("10.0.0.2:2"));
+}
+
+TEST_F(TrackerTest, WhatIsMalformedInASessionIsPassedOver) {
+  Tracker tracker(Options());
+  auto announce = AnnounceOf(1);
+  announce.set_port(70'000);
+  EXPECT_EQ(AnnounceBySession(tracker, announce, "", "10.0.0.1").swarms_size(), 0);
+  announce = AnnounceOf(1);
+  announce.set_peer_id("short");
+  EXPECT_EQ(AnnounceBySession(tracker, announce, "", "10.0.0.1").swarms_size(), 0);
+  announce = AnnounceOf(1);
+  announce.mutable_swarms(0)->set_info_hash("short");
+  EXPECT_EQ(AnnounceBySession(tracker, announce, "", "10.0.0.1").swarms_size(), 0);
+  EXPECT_EQ(AnnounceBySession(tracker, AnnounceOf(1), "", "no address").swarms_size(), 0);
+  EXPECT_THAT(Announce(tracker, "10.0.0.9", 9, "&left=5&compact=0"), HasSubstr("peersle"));
 }
 
 }  // namespace
