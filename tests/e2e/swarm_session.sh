@@ -18,13 +18,23 @@ from_peers() {
   metric_over "$1" banyan_swarm_committed_bytes_total $(($(stat -c %s "$WORK/blob") / 2)) ||
     fail "$1 has $(agent_metric "$1" banyan_swarm_committed_bytes_total) bytes of peers: $(tail -5 "$WORK/$1.log")"
 }
-announces() { python3 -c "import urllib.request as u; print(u.urlopen('$OPEN/metrics').read().decode())" | sed -n 's/^banyan_tracker_announces_total //p'; }
+# known NODES: the tracker knows so many in each swarm.
+known() {
+  local peers
+  peers=$(python3 -c "import urllib.request as u; print(u.urlopen('$OPEN/metrics').read().decode())" | sed -n 's/^banyan_tracker_peers //p')
+  ((peers == $1 * SWARMS))
+}
+
+SWARMS=$(agent_metric seed banyan_swarm_layers)
+wait_for 20 known 1 || fail "the tracker does not know the seed"
 
 log "a second node finds the first"
+# shellcheck disable=SC2034
+PEER_LINES='downlink = "512KiB"'  # not by swarm: what the registry gives before the first peer is found is little
 start_agent second hybrid 10.213.77.3
 pull_on second
 from_peers second
-(($(announces) >= 2)) || fail "$(announces) announces"
+wait_for 20 known 2 || fail "the tracker does not know both"
 
 log "the manager is restarted; a third node finds both"
 kill "$MANAGER_PID"
@@ -33,8 +43,7 @@ NOWHERE=$TRACKER TRACKER=$OPEN
 start_manager
 TRACKER=$NOWHERE
 start_agent third swarm 10.213.77.4
-enough() { (($(announces) >= 2)); }
-wait_for 20 enough || fail "the first two do not say again what they have"
+wait_for 20 known 2 || fail "the first two do not say again what they have"
 pull_on third
 from_peers third
 log passed

@@ -44,8 +44,8 @@ TOML
   wait_for 20 python3 -c "import urllib.request as u; u.urlopen('$TRACKER/readyz')" || fail "no manager: $(tail -3 "$WORK/manager.log")"
 }
 
-# start_agent NAME TRANSPORT [ADDRESS [SWARM_ADDRESS [LINES OF [swarm]]]]: with a data root of its own, $WORK/NAME. Sets PID_NAME and
-# MIRROR_NAME.
+# start_agent NAME TRANSPORT [ADDRESS [SWARM_ADDRESS [LINES OF [swarm]]]]: with a data root of its own, $WORK/NAME, and with $PEER_LINES
+# in [peer]. Sets PID_NAME and MIRROR_NAME.
 start_agent() {
   local name=$1 address=${3:-$ADDRESS} mirror
   mirror=127.0.0.1:$(free_port)
@@ -57,6 +57,7 @@ address = "$mirror"
 address = "$address:$(free_port)"
 token_file = "$WORK/token"
 node = "$name"
+${PEER_LINES:-}
 [tree]
 manager = "$MANAGER"
 [registries."$REGISTRY"]
