@@ -1,7 +1,9 @@
 #!/usr/bin/env -S python3 -B
 """One image of incompressible bytes to N empty nodes, by swarm, trees, both, and star side by side.
 
-    swarm.py [--nodes 16] [--rate 100mbit] [--mib 256] [--modes swarm,hybrid,tree2,tree1,star] [--rounds 1] [--readers 1] [--json FILE]
+    swarm.py [--nodes 16] [--rate 100mbit] [--mib 256] [--layers 1] [--modes swarm,hybrid,tree2,tree1,star] [--rounds 1] [--readers 1] [--json FILE]
+
+--layers 2 is Kraken's shape, by libtorrent: one image of two layers, of --mib MiB each (Kraken's authors had 3 GB together).
 
 swarm and hybrid are two stripes with `[swarm] transport` set on every node. `served` is what registry and proxy have sent over the
 layer's bytes, `by swarm` the part of a node's bytes that came by BitTorrent, `cpu` the processor seconds of all agents per GiB that
@@ -106,6 +108,7 @@ def main():
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--rate", default="100mbit")
     parser.add_argument("--mib", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--modes", default="swarm,hybrid,tree2,tree1,star")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--readers", type=int, default=1)
@@ -114,12 +117,13 @@ def main():
     arguments = parser.parse_args()
     print(f"{'mode':7} {'nodes':>5} {'MiB':>5} {'link s':>7} {'first':>7} {'median':>7} {'last':>7} {'x link':>7} {'served':>7} "
           f"{'by swarm':>8} {'cpu/GiB':>8} {'read ms':>14}")
+    image = f"random-{arguments.mib}" + (f"x{arguments.layers}" if arguments.layers > 1 else "")
     every = []
     for _ in range(arguments.rounds):
         for mode in arguments.modes.split(","):
-            f = {"mode": mode, **run(mode, arguments, f"random-{arguments.mib}")}
+            f = {"mode": mode, **run(mode, arguments, image)}
             every.append(f)
-            print(f"{mode:7} {f['nodes']:5} {arguments.mib:5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
+            print(f"{mode:7} {f['nodes']:5} {f['bytes'] >> 20:5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
                   f"{f['x_link']:7.2f} {f['served']:7.3f} {f['by_swarm']:8.2f} {f['cpu_per_gib']:8.2f} "
                   f"{f['read']['p50'] * 1e3:6.1f} {f['read']['p99'] * 1e3:7.1f}", flush=True)
     if arguments.json:

@@ -6,7 +6,7 @@
 #                                      created by its writer's model); not to be written to either
 #
 # NAME: base, python, scipy, node, jre, nginx (Debian packages, through the machine's own apt sources), layers127, adversarial,
-# adversarial-umoci (written byte by byte), random-MIB (one layer of so many MiB that do not compress). Images are made once and kept under ${BANYAN_CACHE:-/var/cache/banyan-test-images},
+# adversarial-umoci (written byte by byte), random-MIB (one layer of so many MiB that do not compress), random-MIBxLAYERS (several of them). Images are made once and kept under ${BANYAN_CACHE:-/var/cache/banyan-test-images},
 # keyed by a hash of the scripts that made them; concurrent makers wait for each other. Without OUT the answer names the
 # cached layout, which must not be written to; with OUT the image is copied to that directory (added, if it is a layout).
 set -euo pipefail
@@ -25,6 +25,7 @@ inputs() {
     base | python | scipy | node | jre | nginx) echo debian.sh oci_layout.py ;;
     layers127) echo debian.sh oci_layout.py tar_writer.py layers127.py ;;
     adversarial | adversarial-umoci) echo oci_layout.py tar_writer.py adversarial.py ;;
+    random-[1-9]*x[1-9]*) echo oci_layout.py random_layers.py ;;
     random-[1-9]*) echo oci_layout.py random_image.py ;;
     *) echo "make_image.sh: unknown image '$1'" >&2; return 1 ;;
   esac
@@ -45,6 +46,7 @@ make() {
     scipy) "$here/debian.sh" scipy "$directory" "$(ensure python)" ;;
     layers127) python3 -B "$here/layers127.py" "$directory" "$(ensure base)" ;;
     adversarial | adversarial-umoci) python3 -B "$here/adversarial.py" layout "$image" "$directory" ;;
+    random-*x*) python3 -B "$here/random_layers.py" "$directory" "$image" ;;
     random-*) python3 -B "$here/random_image.py" "$directory" "$image" ;;
   esac
 }
