@@ -26,6 +26,7 @@ using std::chrono::system_clock;
 constexpr size_t kMaxOffers = 10'000;
 constexpr size_t kMaxEnded = 1'000;
 constexpr size_t kMaxIgnored = 10'000;
+constexpr uint64_t kMaxCountedIndexBytes = 64 * kMiB;  // of a larger one the chunks are not counted
 constexpr uint32_t kMaxAttempts = 6;
 constexpr std::chrono::seconds kRetryAfter{5};  // doubled each time
 
@@ -193,12 +194,12 @@ void Conversions::TakeOffers(std::stop_token stop) {
 
 void Conversions::Consider(const Offered& offer) {
   std::string why;
-  if (!Wanted(offer.key, *offer.manifest, &why) || HasArtifact(offer.key)) {
+  const bool wanted = Wanted(offer.key, *offer.manifest, &why);
+  if (const auto made = wanted ? FindArtifact(offer.key) : std::nullopt) return ShowEarlier(offer, *made);
+  if (!wanted) {
     if (!why.empty()) spdlog::debug("conversions: {}/{}: {}", offer.key.upstream, offer.key.repository, why);
     const std::lock_guard lock(mutex_);
-    if (ignored_.size() >= kMaxIgnored) ignored_.clear();
-    ignored_.emplace(offer.key, true);
-    return;
+    return Ignore(offer.key);
   }
   Job job;
   job.status = {.upstream = offer.key.upstream,
@@ -242,20 +243,51 @@ bool Conversions::Wanted(const Key& key, const net::RawManifest& raw, std::strin
 }
 
 // One that this converter made, and that is trusted still.
-bool Conversions::HasArtifact(const Key& key) const {
+std::optional<Conversions::Made> Conversions::FindArtifact(const Key& key) const {
   const std::string repository = StoreName(key.upstream, key.repository);
   for (const std::string& text : store_.Referrers(repository, key.digest)) {
     const auto descriptor = image_format::ParseDescriptor(text);
     if (!descriptor) continue;
     const auto raw = store_.GetManifest(repository, descriptor->digest.ToString());
     if (!raw) continue;
-    const auto artifact = image_format::ParseArtifact(raw->body);
+    auto artifact = image_format::ParseArtifact(raw->body);
     if (artifact && artifact->converter_version == image_format::kConverterVersion &&
         image_format::VerifyArtifact(*artifact, options_.trust)) {
-      return true;
+      return Made{descriptor->digest, std::move(*artifact)};
     }
   }
-  return false;
+  return std::nullopt;
+}
+
+// What a process before this one has converted, with what it shares with the others that have been asked for since.
+void Conversions::ShowEarlier(const Offered& offer, const Made& made) {
+  std::vector<image_format::ChunkTable> tables;
+  const auto store = OpenStoreRepository(store_, StoreName(offer.key.upstream, offer.key.repository));
+  for (const auto& layer : made.artifact.layers) {
+    const auto blob = store->GetBlob(layer.index_digest, kMaxCountedIndexBytes);
+    if (!blob) continue;
+    MemorySource source(std::as_bytes(std::span(*blob)));
+    if (auto index = image_format::DecodeLayerIndex(source)) tables.push_back(std::move(index->chunks));
+  }
+  Job job;
+  job.status = {.upstream = offer.key.upstream,
+                .repository = offer.key.repository,
+                .reference = offer.reference,
+                .digest = offer.key.digest,
+                .state = ConversionState::kDone,
+                .asks = 1,
+                .artifact = made.digest,
+                .queued = system_clock::now()};
+  if (const auto manifest = image_format::ParseManifest(offer.manifest->body)) {
+    job.status.layers = job.status.layers_done = static_cast<uint32_t>(manifest->layers.size());
+    for (const auto& layer : manifest->layers) job.status.bytes += layer.size;
+    job.status.bytes_done = job.status.bytes;
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& chunks : tables) job.status.chunks += census_.Add(chunks);
+  jobs_.emplace(offer.key, std::move(job));
+  Forget();
+  Change();
 }
 
 // The one that is asked for most among those whose time has come; among equals the oldest.
@@ -415,15 +447,23 @@ void Conversions::Finish(const Key& key, const Result<std::optional<Digest>>& re
   Forget();
 }
 
+void Conversions::Ignore(const Key& key) {
+  if (ignored_.size() >= kMaxIgnored) ignored_.clear();
+  ignored_.emplace(key, true);
+}
+
 void Conversions::Forget() {
   std::vector<std::map<Key, Job>::iterator> ended;
   for (auto it = jobs_.begin(); it != jobs_.end(); ++it) {
     if (it->second.status.state > ConversionState::kRunning) ended.push_back(it);
   }
   if (ended.size() <= kMaxEnded) return;
-  jobs_.erase(*std::min_element(ended.begin(), ended.end(), [](const auto& a, const auto& b) {
+  const auto oldest = *std::min_element(ended.begin(), ended.end(), [](const auto& a, const auto& b) {
     return a->second.status.ended < b->second.status.ended;
-  }));
+  });
+  // What has its artifact is not looked at again for being asked for again.
+  if (oldest->second.status.state != ConversionState::kFailed) Ignore(oldest->first);
+  jobs_.erase(oldest);
 }
 
 std::vector<ConversionStatus> Conversions::List() const {

@@ -32,6 +32,8 @@
 #include "convert/image_converter.h"
 #include "convert/layer_gate.h"
 #include "convert/spool.h"
+#include "image-format/artifact.h"
+#include "image-format/layer_index.h"
 #include "image-format/signature.h"
 #include "net/repository.h"
 #include "registry-proxy/chunk_census.h"
@@ -78,7 +80,7 @@ struct ConversionStatus {
   std::optional<Digest> artifact;
   std::chrono::system_clock::time_point queued;
   std::chrono::system_clock::time_point began{};  // kRunning and later
-  std::chrono::system_clock::time_point ended{};  // kDone, kPresent, kFailed
+  std::chrono::system_clock::time_point ended{};  // kDone, kPresent, kFailed; unset: by an earlier process
 };
 
 struct ConversionStats {
@@ -119,7 +121,8 @@ class Conversions {
     return "upstream/" + upstream + "/" + repository;
   }
 
-  // Running first, then the queue in its order, then what has ended, the latest first.
+  // Running first, then the queue in its order, then what has ended, the latest first. What an earlier process
+  // converted is there once it has been asked for again.
   std::vector<ConversionStatus> List() const;
   ConversionStats stats() const;
   // Grows with every change of what List() gives.
@@ -151,7 +154,12 @@ class Conversions {
   void TakeOffers(std::stop_token stop);
   void Consider(const Offered& offer);
   bool Wanted(const Key& key, const net::RawManifest& manifest, std::string* why) const;
-  bool HasArtifact(const Key& key) const;
+  struct Made {
+    Digest digest;
+    image_format::Artifact artifact;
+  };
+  std::optional<Made> FindArtifact(const Key& key) const;
+  void ShowEarlier(const Offered& offer, const Made& made);
   void Work(std::stop_token stop, uint32_t worker);
   Job* Next();  // with mutex_ held
   Result<std::optional<Digest>> Convert(const Key& key, uint32_t worker, std::stop_token stop);
@@ -159,7 +167,8 @@ class Conversions {
   Status PushUpstream(const Key& key, const Digest& artifact, const std::string& spool, std::stop_token stop);
   void Finish(const Key& key, const Result<std::optional<Digest>>& result, bool stopped);
   std::string QueuePath(const Key& key) const;
-  void Forget();  // with mutex_ held: the oldest that have ended, beyond a bound
+  void Forget();                // with mutex_ held: the oldest that have ended, beyond a bound
+  void Ignore(const Key& key);  // with mutex_ held
   void Change() { ++version_; }
 
   const ConversionOptions options_;

@@ -292,6 +292,13 @@ def proxy():
         page.wait(f"document.querySelector('.proxies').textContent.includes('{real.status} does not answer')", 10)
         real.start()
         page.wait(f"document.querySelector('.proxies').textContent.includes('{real.status} answers')", 20)
+        # What it has converted before it tells again, once it is asked for.
+        real.pull_manifest("shop/second")
+        real.pull_manifest("shop/first")
+        page.wait(f"document.querySelectorAll('tbody tr[data-row]').length === 2", 20)
+        rows = table_of(page)
+        expect(rows[f"{name}/second:1"][1] == "done" and rows[f"{name}/second:1"][9] == "earlier" and rows[f"{name}/second:1"][6] == "0 %", f"{rows}")
+        expect(rows[f"{name}/first:1"][3] == "2/2" and float(rows[f"{name}/first:1"][6].split()[0]) > 80, f"{rows}")
         check_clean(page, cluster.url)
 
 

@@ -32,6 +32,7 @@ function took(one) {
 
 function when(one) {
   if (one.state === 'running') return 'now';
+  if (one.state === 'done' && !one.endedUnixMicros) return 'earlier';
   return one.state === 'queued' || !one.endedUnixMicros ? '–' : clock(one.endedUnixMicros);
 }
 

@@ -86,9 +86,9 @@ export class ImagesPage {
   }
 }
 
-// None of an image that no proxy has converted since it began: it may have been converted before, or elsewhere.
+// None of an image that no proxy has been asked for since it began: it may have been converted before, or elsewhere.
 function conversionFacts(one, fact) {
-  if (!one) return [fact('Conversion', 'no proxy tells', 'Converted before the proxy began, or elsewhere')];
+  if (!one) return [fact('Conversion', 'no proxy tells', 'Not asked for since the proxy began, or converted elsewhere')];
   return [fact('Conversion', one.state === 'running' ? conversionProgress(one) : conversionState(one), one.message || null),
     one.bytes > 0 && fact('Before', bytes(one.bytes), 'Compressed layers of the image'),
     one.layers > 0 && fact('Layers', count(one.layers)),
