@@ -14,6 +14,7 @@
 #include <boost/asio/bind_executor.hpp>
 
 #include "common/log.h"
+#include "net/tcp_rate.h"
 
 namespace banyan::net {
 
@@ -27,6 +28,7 @@ using boost::system::error_code;
 constexpr size_t kReadBytes = 16 * 1024;
 constexpr size_t kTurnBytes = 1024 * 1024;
 constexpr size_t kCopyBytes = 256 * 1024;
+constexpr uint64_t kLimitInterval = 256 * 1024;
 constexpr std::chrono::milliseconds kReleaseInterval{50};
 
 std::string FormatHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
@@ -378,12 +380,23 @@ void HttpConnection::Pump() {
     if (count < 0 && errno != EAGAIN) return Close();
     if (count > 0) {
       sent_bytes_ += static_cast<uint64_t>(count);
+      LimitBacklog();
       SetDeadline(server_->options.write_timeout);
     }
     // Less than was asked for: the next call would only say that the socket is full.
     if (count < static_cast<ssize_t>(wanted)) return PumpWhenWritable();
     turn += static_cast<size_t>(count);
   }
+}
+
+// Keeps the send buffer in step with the rate.
+void HttpConnection::LimitBacklog() {
+  if (server_->options.backlog.count() == 0 || sent_bytes_ < next_limit_at_) return;
+  next_limit_at_ = sent_bytes_ + kLimitInterval;
+  const auto rate = TcpRateOf(socket_.native_handle());
+  if (!rate) return;
+  const auto half = static_cast<int>(SendBufferBytes(*rate, server_->options.backlog) / 2);  // the kernel doubles it
+  ::setsockopt(socket_.native_handle(), SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
 }
 
 void HttpConnection::PumpWhenWritable() {

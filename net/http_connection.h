@@ -122,6 +122,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   void Dispatch();
   void Enqueue(Output output);
   void Pump();
+  void LimitBacklog();
   void PumpWhenWritable();
   ssize_t SendPiece(Output& output, size_t most);
   ssize_t SendBytes(Output& output, size_t wanted);
@@ -159,6 +160,7 @@ class HttpConnection final : public std::enable_shared_from_this<HttpConnection>
   bool watching_ = false;
   std::vector<char> copy_buffer_;
   uint64_t sent_bytes_ = 0;          // to the kernel
+  uint64_t next_limit_at_ = 0;       // of sent_bytes_: when LimitBacklog() looks again
   uint64_t acknowledged_bytes_ = 0;  // of those, when last looked
   std::deque<Unacknowledged> unacknowledged_;
   boost::asio::steady_timer release_timer_;  // runs while there is anything in it

@@ -96,6 +96,10 @@ struct HttpServerOptions {
   // TCP_NOTSENT_LOWAT: the bytes of an answer that the kernel takes ahead of those it has sent; few, so that what is
   // more urgent on another connection is not behind them. 0: the kernel's own limit.
   uint32_t notsent_bytes = 0;
+  // How long what the kernel holds for a client, unacknowledged bytes included, may take at the rate at which they go
+  // (beyond the round trip, and 512 KiB at least). Connections then share a link that is full more evenly: else who has
+  // filled its queue keeps it. 0: the kernel's own limit.
+  std::chrono::milliseconds backlog{0};
   // TCP_USER_TIMEOUT: a client that acknowledges nothing for so long is gone, also while nothing more is to be written.
   // 0: the kernel's own limit.
   std::chrono::milliseconds unacknowledged_timeout{0};

@@ -389,6 +389,7 @@ Status PeerServer::Impl::Listen() {
   http.write_timeout = kWriteTimeout;
   http.stop_grace = kStopGrace;
   http.notsent_bytes = options_.notsent_bytes;
+  http.backlog = options_.backlog;
   http.unacknowledged_timeout = kUnacknowledgedTimeout;
   // The server and its handler end before this does; Stop() sees to that.
   BANYAN_ASSIGN(server_, net::HttpServer::Start(

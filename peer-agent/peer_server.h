@@ -64,6 +64,7 @@ struct PeerServerOptions {
   std::chrono::milliseconds interim_interval{300};
   std::chrono::milliseconds layer_wait{10'000};  // for an image map that is on its way
   uint32_t notsent_bytes = 128 * kKiB;           // TCP_NOTSENT_LOWAT
+  std::chrono::milliseconds backlog{4};          // what the kernel holds for a child, by time: net::HttpServerOptions
   fetch::UplinkOptions uplink;
   // Whole blobs; the request is the peer's without its token. Null: 404.
   net::HttpHandler whole_blobs;

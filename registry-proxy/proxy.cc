@@ -24,6 +24,7 @@ constexpr uint64_t kMaxKeyBytes = 16 * kKiB;
 constexpr uint64_t kMaxPasswordBytes = 1 * kMiB;
 constexpr std::chrono::hours kGarbageAge{24};
 constexpr uint32_t kNotSentBytes = 32 * kKiB;  // what the kernel takes ahead of the link, a client
+constexpr std::chrono::milliseconds kBacklog{4};
 
 mirror::EndpointOptions EndpointOf(const std::string& text, const std::string& ca_file) {
   const auto url = net::Url::Parse(text);  // checked with the configuration
@@ -220,6 +221,7 @@ Status Proxy::Serve() {
     return own_->OpenBody(head, *route);
   };
   options.notsent_bytes = kNotSentBytes;
+  options.backlog = kBacklog;
   BANYAN_ASSIGN(server_, net::HttpServer::Start(options, [this](net::HttpRequest request, auto reply) {
                   auto by_turns = ByTurns(request, std::move(reply));
                   mirror_->Handle(std::move(request), std::move(by_turns));
