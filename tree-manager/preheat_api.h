@@ -1,6 +1,6 @@
 // Preheating over HTTP, for programs that have no gRPC (CI systems, registries' webhooks), on the manager's HTTP port.
 //
-//   POST /api/v1/preheats     {"reference": "registry/app:1", "nodes": ["a"], "zone": "z", "count": 3, "plain_http": true}
+//   POST /api/v1/preheats     {"reference": "hub/app:1", "nodes": ["a"], "zone": "z", "count": 3, "plain_http": true}
 //                             → 202 {"id": 7, "nodes": ["a"]}: who was told; all but the reference may be left out
 //   GET  /api/v1/preheats/7   → 200, how far they are, as `banyan --json preheat`
 //
