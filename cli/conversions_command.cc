@@ -62,8 +62,13 @@ nlohmann::json ToJson(const ConversionsReply& reply) {
                     {"asks", conversion.asks()},
                     {"layers", conversion.layers()},
                     {"layers_done", conversion.layers_done()},
+                    {"layers_reused", conversion.layers_reused()},
                     {"bytes", conversion.bytes()},
                     {"bytes_done", conversion.bytes_done()},
+                    {"blob_bytes", conversion.blob_bytes()},
+                    {"chunks", conversion.chunks()},
+                    {"shared_chunks", conversion.shared_chunks()},
+                    {"shared_bytes", conversion.shared_bytes()},
                     {"seconds", static_cast<double>(Elapsed(conversion).count()) / 1000},
                     {"artifact", conversion.artifact()},
                     {"message", conversion.message()}});
@@ -72,7 +77,7 @@ nlohmann::json ToJson(const ConversionsReply& reply) {
 }
 
 std::string Render(const ConversionsReply& reply, size_t limit) {
-  std::vector<std::vector<std::string>> rows{{"IMAGE", "STATE", "LAYERS", "DONE", "SIZE", "TIME", "ASKED"}};
+  std::vector<std::vector<std::string>> rows{{"IMAGE", "STATE", "LAYERS", "DONE", "SIZE", "SHARED", "TIME", "ASKED"}};
   std::string notes;
   const size_t shown = std::min<size_t>(limit, static_cast<size_t>(reply.conversions_size()));
   for (size_t i = 0; i < shown; ++i) {
@@ -84,6 +89,7 @@ std::string Render(const ConversionsReply& reply, size_t limit) {
          StateName(conversion), begun ? fmt::format("{}/{}", conversion.layers_done(), conversion.layers()) : "-",
          begun ? Percent(conversion.bytes_done(), conversion.bytes()) : "-",
          begun ? HumanBytes(conversion.bytes()) : "-",
+         conversion.blob_bytes() > 0 ? Percent(conversion.shared_bytes(), conversion.blob_bytes()) : "-",
          conversion.began_unix_micros() > 0 ? HumanTime(Elapsed(conversion)) : "-", std::to_string(conversion.asks())});
     if (!conversion.message().empty()) {
       notes += Printable(fmt::format("{}: {}", conversion.repository(), conversion.message())) + "\n";

@@ -65,6 +65,9 @@ import json, sys
 found = {(c["repository"], c["state"]): c for c in json.loads(sys.argv[1])}
 assert set(found) == {("team/one", "done"), ("team/two", "done")}, found
 assert all(c["layers_done"] == c["layers"] == 2 and c["bytes_done"] == c["bytes"] for c in found.values()), found
+assert all(c["chunks"] > 0 and c["blob_bytes"] > 0 for c in found.values()), found
+assert sorted(c["layers_reused"] for c in found.values()) == [0, 1], found
+assert sorted(c["shared_chunks"] > 0 and c["shared_bytes"] > 0 for c in found.values()) == [False, True], found
 PY
 
 log "the upstream goes away: what was pulled is served, artifacts too"
