@@ -1,11 +1,13 @@
 #!/usr/bin/env -S python3 -B
-"""The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill."""
+"""The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill, search
+and folding."""
 import os
 import sys
 import time
 
 import browser
 from browser import Browser
+from dashboard_test import search_and_fold
 from harness import SKIP, Failure, check_clean, drawn, expect, expect_as_manager, expect_painted, until, wait_drawn
 
 sys.path.insert(0, os.path.realpath(f"{os.path.dirname(os.path.abspath(__file__))}/../../bench/lab"))
@@ -45,6 +47,7 @@ def run(lab, chromium):
     print(f"the kill of {victim} shows {took:.2f} s after it was done")
     wait_drawn(page, NODES - 1, 20)
     expect_as_manager(page, lab.tree(IMAGE))
+    search_and_fold(page, NODES - 1, "n2" if victim != "n2" else "n3")
 
     page.run("location.hash = '#/starts'")
     page.wait("document.querySelectorAll('.start').length === 1", 10)
