@@ -13,7 +13,7 @@
 #   lab.sh status              who runs          lab.sh env  shell variables that describe the lab
 #   lab.sh down
 #
-# NODE: n1, n2, …, or registry, proxy, manager. Images (tests/images/make_image.sh: python, base, random-256, …) are in the registry as
+# NODE: n1, n2, …, or registry, proxy, manager, with --keeper n1/keeper too. Images (tests/images/make_image.sh: python, base, random-256, …) are in the registry as
 # lab.sh env's $LAB_REGISTRY/NAME:1, converted, and in the proxy's store, before any link is shaped. --star: no tree-manager, every
 # node is fed by the proxy. RATE is tc's: 100mbit; none: unshaped. The proxy's link is a node's unless --proxy-rate says otherwise; those of registry
 # and tree-manager are unshaped. $LAB_CONGESTION: TCP's congestion control in all of it (default cubic, as Debian's kernels have it).
@@ -96,6 +96,7 @@ end_processes() {
 daemon_dir() {
   case $1 in
     registry | proxy | manager) echo "$LAB/$1" ;;
+    n[1-9]*/keeper) [[ -n $LAB_KEEPER ]] || die "$1: the lab is up without --keeper"; echo "$(daemon_dir "${1%/keeper}")/keeper" ;;
     n[1-9]*) [[ -d $LAB/nodes/$1 ]] || die "no node $1 in $LAB"; echo "$LAB/nodes/$1" ;;
     *) die "no such node: $1" ;;
   esac
@@ -165,13 +166,13 @@ begin() {
     registry) OTEL_TRACES_EXPORTER=none spawn "$dir" registry docker-registry serve "$dir/config.yml" ;;
     proxy) spawn "$dir" proxy "$BANYAN_BIN/banyan-registry-proxy" --config "$dir/config.toml" ;;
     manager) spawn "$dir" manager "$BANYAN_BIN/banyan-tree-manager" --config "$dir/config.toml" ;;
+    */keeper)
+      rm -f "$dir/sock"
+      spawn "$dir" "${1%/keeper}" "$BANYAN_BIN/banyan-keeper" --socket "$dir/sock"
+      ;;
     *)
       rm -f "$dir/data/agent.sock"
-      if [[ -n $LAB_KEEPER ]] && ! pid_of "$dir/keeper/pid" >/dev/null; then
-        rm -f "$dir/keeper/sock"
-        spawn "$dir/keeper" "$1" "$BANYAN_BIN/banyan-keeper" --socket "$dir/keeper/sock"
-        wait_until 5 "the keeper of $1" test -S "$dir/keeper/sock"
-      fi
+      [[ -z $LAB_KEEPER ]] || { begin "$1/keeper"; await "$1/keeper"; }
       spawn "$dir" "$1" "$BANYAN_BIN/banyan-peer-agent" --config "$dir/config.toml"
       ;;
   esac
@@ -181,6 +182,7 @@ answers() {
     registry) http_ready registry $REGISTRY_PORT ;;
     proxy) http_ready proxy $PROXY_PORT ;;
     manager) http_ready manager $MANAGER_PORT ;;
+    */keeper) [[ -S $(daemon_dir "$1")/sock ]] ;;
     *) [[ -S $LAB/nodes/$1/data/agent.sock ]] && "$BANYAN_BIN/banyan" --data-root "$LAB/nodes/$1/data" --json info </dev/null ;;
   esac
 }
