@@ -15,7 +15,7 @@ pull_on seed
 # from_peers NAME: it has the blob, most of it from the swarm.
 from_peers() {
   check_blob "$1"
-  metric_over "$1" banyan_swarm_committed_bytes_total $(($(stat -c %s "$WORK/blob") / 2)) ||
+  wait_for 5 metric_over "$1" banyan_swarm_committed_bytes_total $(($(stat -c %s "$WORK/blob") / 2)) ||
     fail "$1 has $(agent_metric "$1" banyan_swarm_committed_bytes_total) bytes of peers: $(tail -5 "$WORK/$1.log")"
 }
 # known NODES: the tracker knows so many in each swarm.
