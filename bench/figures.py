@@ -6,8 +6,9 @@ import statistics
 from html import escape
 
 LINKS = {"200mbit": "200 Mbit/s", "1gbit": "1 Gbit/s", "none": "unshaped"}
-MODES = {"overlayfs": "overlayfs, full pull", "banyan": "Banyan, empty node, no profile", "cached": "Banyan, image on the node"}
-COLOURS = ("#9a8c7c", "#2b7a5b", "#7fc4a5", "#c8963e")
+MODES = {"overlayfs": "overlayfs, full pull", "banyan": "Banyan, empty node, no profile",
+         "profile": "Banyan, empty node, learnt order", "cached": "Banyan, image on the node"}
+COLOURS = ("#9a8c7c", "#2b7a5b", "#4f86c6", "#7fc4a5", "#c8963e")
 
 
 def group(lines, *keys):

@@ -1,11 +1,13 @@
 #!/usr/bin/env -S python3 -B
 """Cold and second starts of real images (bench/images) with containerd and runc, from a registry behind a link.
 
-    coldstart.py [--images numpy,nginx,layers50] [--links 200mbit,1gbit,none] [--modes overlayfs,banyan,cached] [--rounds 3]
-                 [--seed N] [--json FILE] [--svg FILE]
+    coldstart.py [--images numpy,nginx,layers50] [--links 200mbit,1gbit,none] [--modes overlayfs,banyan,profile,cached]
+                 [--rounds 3] [--seed N] [--json FILE] [--svg FILE]
 
 Modes: overlayfs     containerd's own snapshotter: the whole image is pulled and unpacked
        banyan        Banyan's snapshotter, nothing of the image on the node, no learned profile
+       profile       the same in a cluster whose tree-manager knows in which order starts on earlier nodes, gone by now, touched the image; it sends
+                     that order, over the same link, and the node fetches in it ahead of the reads
        cached        the same with the whole image in the node's store before the pull
 
 A round is all of it in random order. Each time: a fresh containerd (and keeper and agent), the machine's caches dropped, the registry's
@@ -32,9 +34,10 @@ import figures
 from images import IMAGES
 from node import Failed, Node, in_own_network
 
-MODES = {"overlayfs": "overlayfs", "banyan": "banyan", "cached": "banyan"}
+MODES = ("overlayfs", "banyan", "profile", "cached")
 SECOND_STARTS = 3
 READY_WITHIN_S = 120
+REPORTED_WITHIN_S = 3
 
 
 def bytes_received():
@@ -84,8 +87,17 @@ def start(node, image):
     return min(created, seconds), seconds, received
 
 
+def learn(node, image):
+    """A node of the cluster starts the image, whose touches the tree-manager remembers; then the node is gone."""
+    node.do(f"start_member teacher-{image.name}")
+    node.ask("pull", node.reference(image.name))
+    start(node, image)
+    time.sleep(REPORTED_WITHIN_S)
+    node.do("stop_node")
+
+
 def measure(node, image, link, mode):
-    node.do(f"start_node {MODES[mode]}")
+    node.do(f"start_member node-{time.monotonic_ns()}" if mode == "profile" else f"start_node {'overlayfs' if mode == 'overlayfs' else 'banyan'}")
     reference = node.reference(image.name)
     if mode == "cached":
         node.do(f"banyan --quiet prefetch {reference}")
@@ -135,6 +147,10 @@ def main():
         for image in images:
             node.push(image.name)
             node.do(f"convert_image bench/{image.name}:1")
+        if "profile" in arguments.modes.split(","):
+            node.do("start_far_manager")
+            for image in images:
+                learn(node, image)
         for number in range(arguments.rounds):
             turns = [(image, link, mode) for image in images for link in arguments.links.split(",") for mode in arguments.modes.split(",")]
             order.shuffle(turns)
