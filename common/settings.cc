@@ -1,5 +1,7 @@
 #include "common/settings.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <charconv>
 
@@ -37,6 +39,11 @@ tl::unexpected<Error> NoHostPort(std::string_view text, std::string_view why) {
 
 std::string HostPort::ToString() const {
   return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+bool IsIpAddress(const std::string& text) {
+  in6_addr parsed;
+  return ::inet_pton(AF_INET, text.c_str(), &parsed) == 1 || ::inet_pton(AF_INET6, text.c_str(), &parsed) == 1;
 }
 
 Result<HostPort> ParseHostPort(std::string_view text) {

@@ -15,7 +15,12 @@ struct HostPort {
 
   // "10.0.0.7:4640", "[::1]:4640": what ParseHostPort takes.
   std::string ToString() const;
+  // 0.0.0.0 or [::]: all of the machine's.
+  bool is_any() const { return host == "0.0.0.0" || host == "::"; }
 };
+
+// Whether it is an IPv4 or IPv6 address, without brackets and interface.
+bool IsIpAddress(const std::string& text);
 
 // "10.0.0.7:4640", "name.example:80", "[::1]:0"; "localhost" becomes 127.0.0.1, since servers and clients here take
 // addresses. kInvalidArgument that quotes the text: no port or one beyond 65535, no host (an empty one is not "all

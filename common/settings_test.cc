@@ -46,6 +46,15 @@ TEST(SettingsTest, WhatIsNoHostAndPortIsRefusedWithTheReason) {
   }
 }
 
+TEST(SettingsTest, AddressesAreToldFromNames) {
+  for (const char* text : {"10.0.0.7", "0.0.0.0", "::", "::1", "fd00::7"}) EXPECT_TRUE(IsIpAddress(text)) << text;
+  for (const char* text : {"", "name.example", "10.0.0", "[::1]", "fe80::1%eth0"})
+    EXPECT_FALSE(IsIpAddress(text)) << text;
+  EXPECT_TRUE(ParseHostPort("0.0.0.0:1")->is_any());
+  EXPECT_TRUE(ParseHostPort("[::]:1")->is_any());
+  EXPECT_FALSE(ParseHostPort("127.0.0.1:1")->is_any());
+}
+
 TEST(SettingsTest, AddressesAreWrittenAsTheyAreRead) {
   for (const char* text : {"10.0.0.7:4640", "name.example:80", "[::1]:0", "[fe80::1%eth0]:1"}) {
     EXPECT_EQ(ParseHostPort(text)->ToString(), text);

@@ -57,8 +57,6 @@ std::string NodeName(const PeerConfig& config) {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string("node");
 }
 
-bool IsAnyAddress(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
-
 }  // namespace
 
 Result<std::unique_ptr<Peers>> Peers::Open(Options options, fetch::Timer& timer) {
@@ -322,7 +320,7 @@ proto::tree::Hello Peers::MakeHello() {
   hello.set_zone(options_.config.zone);
   const std::string& advertise = options_.config.advertise;
   if (const auto listen = ParseHostPort(advertise.empty() ? address_ : advertise)) {
-    if (!IsAnyAddress(listen->host)) hello.set_address(listen->host);
+    if (!listen->is_any()) hello.set_address(listen->host);
     hello.set_port(listen->port);
   }
   hello.set_version(options_.version);

@@ -1,6 +1,5 @@
 #include "peer-agent/swarms.h"
 
-#include <arpa/inet.h>
 #include <fnmatch.h>
 
 #include <algorithm>
@@ -46,12 +45,7 @@ swarm::Encryption EncryptionOf(const std::string& word) {
 // Of `swarm.address`; empty when that is all of the node's.
 std::string AddressToTell(const std::string& address) {
   const auto listen = ParseHostPort(address);
-  in6_addr number{};
-  if (!listen || (::inet_pton(AF_INET, listen->host.c_str(), &number) != 1 &&
-                  ::inet_pton(AF_INET6, listen->host.c_str(), &number) != 1)) {
-    return "";
-  }
-  return listen->host == "0.0.0.0" || listen->host == "::" ? "" : listen->host;
+  return listen && !listen->is_any() && IsIpAddress(listen->host) ? listen->host : std::string();
 }
 
 std::string NoteKey(const Digest& blob) { return "torrent/" + blob.Hex(); }
@@ -200,7 +194,8 @@ void Swarms::OnManager(const proto::tree::ManagerMessage& message) {
     const auto blob = blobs.find(swarm.info_hash());
     if (blob == blobs.end()) continue;
     for (const auto& peer : swarm.peers()) {
-      if (peer.port() == 0 || peer.port() > UINT16_MAX || left-- == 0) return;
+      if (left-- == 0) return;
+      if (peer.port() == 0 || peer.port() > UINT16_MAX) continue;
       session_->AddPeer(blob->second, peer.address(), static_cast<uint16_t>(peer.port()));
     }
   }

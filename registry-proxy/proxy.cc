@@ -23,8 +23,8 @@ namespace {
 constexpr uint64_t kMaxKeyBytes = 16 * kKiB;
 constexpr uint64_t kMaxPasswordBytes = 1 * kMiB;
 constexpr std::chrono::hours kGarbageAge{24};
-constexpr uint32_t kNotSentBytes = 32 * kKiB;  // what the kernel takes ahead of the link, a client
-constexpr std::chrono::milliseconds kBacklog{4};
+constexpr uint32_t kNotSentBytes = 32 * kKiB;     // what the kernel takes ahead of the link, a client
+constexpr std::chrono::milliseconds kBacklog{4};  // and holds for one, by time: net::HttpServerOptions
 
 mirror::EndpointOptions EndpointOf(const std::string& text, const std::string& ca_file) {
   const auto url = net::Url::Parse(text);  // checked with the configuration
@@ -52,8 +52,6 @@ mirror::UpstreamOptions UpstreamOptionsOf(const std::string& name, const Upstrea
   options.max_fills = static_cast<uint32_t>(config.max_fills);
   return options;
 }
-
-bool IsAnyAddress(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
 
 net::HttpResponse Text(int status, std::string body) {
   return {status, {{"Content-Type", "text/plain; charset=utf-8"}}, std::move(body)};
@@ -389,7 +387,7 @@ Result<std::unique_ptr<net::Repository>> Proxy::OpenRepository(const std::string
     return net::OpenRepository(reference, options);
   }
   BANYAN_ASSIGN(const HostPort listen, ParseHostPort(config_.listen));
-  const std::string host = IsAnyAddress(listen.host) ? (listen.host == "::" ? "::1" : "127.0.0.1") : listen.host;
+  const std::string host = listen.is_any() ? (listen.host == "::" ? "::1" : "127.0.0.1") : listen.host;
   reference.host = HostPort{host, server_->port()}.ToString();
   options.plain_http = true;
   options.mirrored_registry = upstream;

@@ -157,6 +157,15 @@ bool Soon(Condition condition, seconds limit = seconds(60)) {
   return true;
 }
 
+// There is no tracker to name the seed again.
+bool MeetsUntilWhole(Node& leech, const Node& seed) {
+  return Soon([&] {
+    leech.Meet(seed);
+    std::this_thread::sleep_for(milliseconds(200));
+    return leech.HasAll();
+  });
+}
+
 TEST(SwarmSessionTest, LeechesGetAllFromASeedAndEachOther) {
   const Source source(200, 1);
   Node seed(source);
@@ -273,11 +282,7 @@ TEST(SwarmSessionTest, AFullDiskEndsATorrentForAWhile) {
   leech.ExpectRight();
   EXPECT_FALSE(leech.HasAll());
   disk->room = INT64_MAX;
-  EXPECT_TRUE(Soon([&] {
-    leech.Meet(seed);  // there is no tracker to name it again
-    std::this_thread::sleep_for(milliseconds(200));
-    return leech.HasAll();
-  }));
+  EXPECT_TRUE(MeetsUntilWhole(leech, seed));
   leech.ExpectRight();
 }
 
@@ -316,11 +321,7 @@ TEST(SwarmSessionTest, ABackendThatThrowsEndsATorrentForAWhile) {
   leech.Put({0, source.chunks() / 2});  // what the trees bring goes in
   leech.ExpectRight();
   layer->throws = false;
-  EXPECT_TRUE(Soon([&] {
-    leech.Meet(seed);  // there is no tracker to name it again
-    std::this_thread::sleep_for(milliseconds(200));
-    return leech.HasAll();
-  }));
+  EXPECT_TRUE(MeetsUntilWhole(leech, seed));
   leech.ExpectRight();
 }
 

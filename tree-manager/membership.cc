@@ -1,13 +1,12 @@
 #include "tree-manager/membership.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "common/log.h"
+#include "common/settings.h"
 #include "tree-manager/membership_internal.h"
 
 namespace banyan::tree_manager {
@@ -28,16 +27,11 @@ bool IsName(const std::string& text) {
   return !text.empty() && text.size() <= Membership::kMaxNameBytes && std::none_of(text.begin(), text.end(), bad);
 }
 
-bool IsAddress(const std::string& text) {
-  in6_addr parsed;
-  return ::inet_pton(AF_INET, text.c_str(), &parsed) == 1 || ::inet_pton(AF_INET6, text.c_str(), &parsed) == 1;
-}
-
 Status CheckHello(const proto::tree::Hello& hello) {
   const auto bad = [](const char* what) { return Fail(Code::kInvalidArgument, fmt::format("hello: {}", what)); };
   if (!IsName(hello.node())) return bad("node is no name of 1 to 255 bytes without controls");
   if (!hello.zone().empty() && !IsName(hello.zone())) return bad("zone is no name");
-  if (!hello.address().empty() && !IsAddress(hello.address())) return bad("address is no IP address");
+  if (!hello.address().empty() && !IsIpAddress(hello.address())) return bad("address is no IP address");
   if (hello.port() > 65'535) return bad("port is none");
   return {};
 }

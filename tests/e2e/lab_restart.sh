@@ -33,19 +33,16 @@ for ((i = 1; i <= nodes; i++)); do
   readers+=("$!")
   STARTED+=("$!")
 done
-# What keeps the mounts of n1 while its agent is away.
-kept() { "$BANYAN_BIN/banyan" --data-root "$BANYAN_LAB/nodes/$1/data" --json info | jq -e .keeper >/dev/null; }
 running() { local pid count=0; for pid in "${readers[@]}"; do ! kill -0 "$pid" 2>/dev/null || count=$((count + 1)); done; echo "$count"; }
 
 restarts=0 loaded=0
 while (($(running) > 0)); do
+  # A new keeper is given what the old one held within a second: its agent's turn comes a round later.
   for name in n1 n1/keeper n2 n2/keeper n3 n3/keeper n4 n4/keeper proxy manager; do
     # A restart counts if all were reading when it began.
     (($(running) < nodes)) || loaded=$((loaded + 1))
     lab stop "$name"
     lab start "$name"
-    # An agent must not go before its new keeper has been given what it held.
-    [[ $name != */keeper ]] || wait_for 5 kept "${name%/keeper}" || fail "the agent of $name does not find it again"
     restarts=$((restarts + 1))
     sleep 0.5
     (($(running) > 0)) || break
@@ -56,5 +53,6 @@ for ((i = 1; i <= nodes; i++)); do
   wait "${readers[i - 1]}" || fail "a read on n$i failed: $(tail -n 1 "$WORK/read$i.err")"
   [[ $(cat "$WORK/read$i.out") == "$wanted" ]] || fail "n$i read $(cat "$WORK/read$i.out") instead of $wanted"
 done
-((loaded >= 10)) || fail "only $loaded of $restarts restarts were under load"
+# A whole round, and agents that only the new keepers kept the mounts of.
+((loaded >= 14)) || fail "only $loaded of $restarts restarts were under load"
 for ((i = 1; i <= nodes; i++)); do lab exec "n$i" banyan --quiet umount "$BANYAN_LAB/view$i"; done

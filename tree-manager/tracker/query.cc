@@ -9,7 +9,6 @@
 namespace banyan::tree_manager {
 namespace {
 
-constexpr size_t kHashBytes = 20;
 constexpr size_t kMaxZoneBytes = 64;
 
 int HexValue(char c) {
@@ -64,7 +63,7 @@ tl::unexpected<Error> Bad(std::string_view name) {
 Result<std::string> HashOf(std::string_view query, std::string_view name) {
   const auto value = Find(query, name);
   auto decoded = value ? Decode(*value) : std::nullopt;
-  if (!decoded || decoded->size() != kHashBytes) return Bad(name);
+  if (!decoded || decoded->size() != kInfoHashBytes) return Bad(name);
   return *std::move(decoded);
 }
 
@@ -118,7 +117,7 @@ Result<std::vector<std::string>> ParseScrape(std::string_view query) {
     const Parameter parameter = Next(query);
     if (parameter.name != "info_hash") continue;
     auto hash = Decode(parameter.value);
-    if (!hash || hash->size() != kHashBytes) return Bad("info_hash");
+    if (!hash || hash->size() != kInfoHashBytes) return Bad("info_hash");
     if (hashes.size() == kMaxScraped) return Fail(Code::kInvalidArgument, "too many info-hashes");
     hashes.push_back(*std::move(hash));
   }

@@ -11,18 +11,22 @@
 
 namespace banyan::tree_manager {
 
+inline constexpr size_t kInfoHashBytes = 20;
+inline constexpr size_t kPeerIdBytes = 20;
+
 enum class AnnounceEvent : uint8_t { kNone, kStarted, kCompleted, kStopped };
 
 struct AnnounceQuery {
-  std::string info_hash;  // 20 bytes
-  std::string peer_id;    // 20 bytes
-  uint16_t port = 0;      // not 0
+  std::string info_hash;  // kInfoHashBytes
+  std::string peer_id;    // kPeerIdBytes
+  uint16_t port = 0;      // not 0 when it comes by HTTP
   uint64_t left = 0;      // bytes the client still wants; 0: it is a seed
   AnnounceEvent event = AnnounceEvent::kNone;
   int64_t numwant = -1;  // below 0: as many as the tracker likes
   bool compact = true;   // BEP 23: unless the client says compact=0
   bool no_peer_id = false;
-  std::string zone;  // ours: where an agent is; at most 64 bytes of [A-Za-z0-9._-], else empty
+  // Ours: where an agent is; by HTTP at most 64 bytes of [A-Za-z0-9._-], else empty.
+  std::string zone;
 };
 
 // `query` is what stands behind the '?'. kInvalidArgument: info_hash, peer_id or port is missing or malformed, or a

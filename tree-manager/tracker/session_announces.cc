@@ -5,12 +5,6 @@
 #include <utility>
 
 namespace banyan::tree_manager {
-namespace {
-
-constexpr size_t kHashBytes = 20;
-constexpr size_t kPeerIdBytes = 20;
-
-}  // namespace
 
 proto::tree::SwarmPeers AnnounceBySession(Tracker& tracker, const proto::tree::SwarmAnnounce& announce,
                                           const std::string& zone, const std::string& node_address) {
@@ -21,7 +15,7 @@ proto::tree::SwarmPeers AnnounceBySession(Tracker& tracker, const proto::tree::S
   const int count = std::min(announce.swarms_size(), kMaxSwarmsAnnounced);
   for (int i = 0; i < count; ++i) {
     const auto& entry = announce.swarms(i);
-    if (entry.info_hash().size() != kHashBytes) continue;
+    if (entry.info_hash().size() != kInfoHashBytes) continue;
     AnnounceQuery query;
     query.info_hash = entry.info_hash();
     query.peer_id = announce.peer_id();
