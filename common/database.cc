@@ -69,6 +69,12 @@ rocksdb::Options RocksdbOptions(const DatabaseOptions& wanted) {
   return options;
 }
 
+Error OpenError(const DatabaseOptions& options, const std::string& path, const rocksdb::Status& status) {
+  Error failure = DatabaseError(options.name, "open " + path, status);
+  if (IsDamage(status)) failure.code = Code::kDataLoss;
+  return failure;
+}
+
 }  // namespace
 
 void CloseDatabase::operator()(rocksdb::DB* database) const {
@@ -82,9 +88,14 @@ Result<Database> OpenDatabase(const DatabaseOptions& options, const std::string&
   rocksdb::DB* opened = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(RocksdbOptions(options), path, &opened);
   if (status.ok()) return Database(opened);
-  Error failure = DatabaseError(options.name, "open " + path, status);
-  failure.code = IsDamage(status) ? Code::kDataLoss : Code::kUnavailable;
-  return Fail(std::move(failure));
+  return Fail(OpenError(options, path, status));
+}
+
+Result<Database> OpenDatabaseToRead(const DatabaseOptions& options, const std::string& path) {
+  rocksdb::DB* opened = nullptr;
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(RocksdbOptions(options), path, &opened);
+  if (status.ok()) return Database(opened);
+  return Fail(OpenError(options, path, status));
 }
 
 Status SetDatabaseAside(const std::string& path) {

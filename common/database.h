@@ -35,10 +35,14 @@ struct DatabaseOptions {
   bool bloom_filters = false;     // for those who ask for single keys that are often absent
 };
 
-// Opens or makes the database in directory `path`. kDataLoss when it is damaged; kUnavailable when it cannot be opened
-// for another reason (no space, no permission, another process has it). Damage that only reading shows is the caller's
-// to find. RocksDB's warnings go to our log, at debug level.
+// Opens or makes the database in directory `path`. kDataLoss when it is damaged; kResourceExhausted when its disk is
+// full; kUnavailable when it cannot be opened for another reason (no permission, another process has it). Damage that
+// only reading shows is the caller's to find. RocksDB's warnings go to our log, at debug level.
 Result<Database> OpenDatabase(const DatabaseOptions& options, const std::string& path);
+
+// The same for a disk without any room: writes nothing, and takes no lock. Writes to it are refused. Valid until the
+// database is opened otherwise; what is read then may be an error.
+Result<Database> OpenDatabaseToRead(const DatabaseOptions& options, const std::string& path);
 
 // Renames `path` to `path`.damaged-<n>, with the least n that is free.
 Status SetDatabaseAside(const std::string& path);

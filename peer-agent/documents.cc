@@ -26,7 +26,7 @@ std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(s
 
 // Replaces a file whole: a mount may be reading the old one. Not synced: these files are checked against their digest
 // at each use, and a cold start shall not wait for the disk.
-Status ReplaceFile(const std::string& path, std::span<const std::byte> contents) {
+Status ReplaceFile(store::NodeStore& store, const std::string& path, std::span<const std::byte> contents) {
   const std::string temporary = fmt::format("{}.tmp.{}", path, ::gettid());
   const auto write = [&]() -> Status {
     BANYAN_ASSIGN(const UniqueFd file, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0600));
@@ -34,7 +34,7 @@ Status ReplaceFile(const std::string& path, std::span<const std::byte> contents)
     if (::rename(temporary.c_str(), path.c_str()) != 0) return FailErrno("rename to " + path, errno);
     return {};
   };
-  const Status status = write();
+  const Status status = store::WriteWithRoom(store, contents.size(), write);
   if (!status) ::unlink(temporary.c_str());
   return status;
 }
@@ -92,7 +92,7 @@ Result<image_format::ImageMap> Documents::Map(const Origins& origins, const Dige
   auto blob = ReadFile(path, kMaxMapBytes);
   if (!blob || Digest::Of(*blob) != digest) {
     BANYAN_ASSIGN(blob, Blob(origins, digest, kMaxMapBytes));
-    BANYAN_TRY(ReplaceFile(path, Bytes(*blob)));
+    BANYAN_TRY(ReplaceFile(store_, path, Bytes(*blob)));
   }
   return DecodeMap(*blob);
 }
@@ -109,7 +109,7 @@ Result<std::string> Documents::Metadata(const Origins& origins, const image_form
   BANYAN_ASSIGN(const std::string blob, Blob(origins, map.metadata_blob_digest, kMaxMetadataBlobBytes));
   BANYAN_ASSIGN(const std::vector<std::byte> metadata, AsBadContent(image_format::DecodeMetadata(map, Bytes(blob))));
   BANYAN_TRY(image_format::CheckMapAgainstMetadata(map, metadata));
-  BANYAN_TRY(ReplaceFile(path, metadata));
+  BANYAN_TRY(ReplaceFile(store_, path, metadata));
   return path;
 }
 
@@ -166,8 +166,8 @@ Result<ImageDocuments> Documents::Build(const Origins& origins, const image_form
   ImageDocuments documents;
   documents.map_digest = built->map_digest;
   documents.metadata_path = MetadataPath(built->map.metadata_digest);
-  BANYAN_TRY(ReplaceFile(MapPath(built->map_digest), built->map_blob));
-  BANYAN_TRY(ReplaceFile(documents.metadata_path, built->metadata));
+  BANYAN_TRY(ReplaceFile(store_, MapPath(built->map_digest), built->map_blob));
+  BANYAN_TRY(ReplaceFile(store_, documents.metadata_path, built->metadata));
   indexes.clear();
   ::malloc_trim(0);  // trees and indexes of a large image are tens of MiB, and wanted rarely
   // Its metadata exist nowhere else: should the file rot, this brings it back.

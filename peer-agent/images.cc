@@ -258,7 +258,8 @@ Status Images::Pin(const std::string& name, bool pinned, const std::vector<Known
                                  {"manifest", image->manifest_digest.ToString()},
                                  {"artifact", image->artifact_digest.ToString()},
                                  {"map", image->map_digest.ToString()}};
-  BANYAN_TRY(WriteFileDurably(path, record.dump(), 0600));
+  const std::string text = record.dump();
+  BANYAN_TRY(store::WriteWithRoom(parts_.store, text.size(), [&] { return WriteFileDurably(path, text, 0600); }));
   const std::lock_guard lock(mutex_);
   pins_.insert_or_assign(image->manifest_digest, std::move(pin));
   return {};

@@ -135,21 +135,36 @@ Result<Mounts::Active> Mounts::Make(MountRecord record, const ImageDocuments& do
   const auto make = [&]() -> Status {
     BANYAN_ASSIGN(spec.form, lazyfs::ParseForm(active.record.form));
     BANYAN_TRY(AddDevices(active, documents, origins, restoring, spec));
-    BANYAN_TRY(table_.Put(active.record));
+    BANYAN_TRY(Record(active.record, restoring));
     BANYAN_ASSIGN(active.image, lazyfs::MountImage(spec));
     const std::string made(lazyfs::FormName(active.image.form));
     if (made == active.record.form) return {};
     active.record.form = made;
-    return table_.Put(active.record);
+    return Record(active.record, restoring);
   };
   if (Status status = make(); !status) {
     // A mount that could not be restored keeps its record: the next start may have better luck.
-    if (!restoring) (void)table_.Remove(active.record.directory);
+    if (!restoring) Unmake(active);
     Release(active);
     return Fail(status.error());
   }
   for (const std::string& note : active.image.notes) spdlog::info("{}: {}", active.record.directory, note);
   return active;
+}
+
+Status Mounts::Record(const MountRecord& record, bool restoring) {
+  Status recorded = store::WriteWithRoom(parts_.store, record.image_config.size(), [&] { return table_.Put(record); });
+  // The record that it is restored from is still there; its readers are worth more than news in it.
+  if (recorded || !restoring) return recorded;
+  spdlog::warn("the record of {} stays as it was: {}", record.directory, recorded.error().message);
+  return {};
+}
+
+void Mounts::Unmake(Active& active) {
+  if (active.image.form != lazyfs::Form::kAuto) {
+    if (Status gone = lazyfs::UmountImage(active.image); !gone) spdlog::error("{}", gone.error().message);
+  }
+  (void)table_.Remove(active.record.directory);
 }
 
 void Mounts::Release(Active& active) {

@@ -91,6 +91,10 @@ class Mounts {
   Result<Active> Make(MountRecord record, const ImageDocuments& documents, const Origins& origins, bool restoring);
   Status AddDevices(Active& active, const ImageDocuments& documents, const Origins& origins, bool restoring,
                     lazyfs::MountSpec& spec);
+  // Makes the record durable, evicting for it on a full disk. While restoring, a failure is only logged.
+  Status Record(const MountRecord& record, bool restoring);
+  // Of a mount that could not be made to its end: neither it nor its record stays.
+  void Unmake(Active& active);
   void Release(Active& active);
   size_t WaitingReads(const std::string& directory);
   void Unclaim(const std::string& directory);

@@ -1,6 +1,7 @@
 #include "store/index.h"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <bit>
@@ -18,6 +19,7 @@ namespace banyan::store {
 namespace {
 
 constexpr std::string_view kName = "store index";
+constexpr DatabaseOptions kDatabase{.name = kName, .cache_bytes = 8 * kMiB, .bloom_filters = true};
 constexpr char kLayerKey = 'L';
 constexpr char kPresenceKey = 'P';
 constexpr char kPlaceKey = 'R';
@@ -27,6 +29,8 @@ constexpr uint8_t kRecordVersion = 1;
 constexpr size_t kChunkRecordBytes = 4 + 4 + Digest::kBytes + Digest::kBytes;
 constexpr uint64_t kReserveBytes = 4 * kMiB;
 constexpr std::chrono::milliseconds kQuietAfterFailure{300};
+
+std::string ReserveOf(const std::string& path) { return path + ".reserve"; }
 
 std::string Key(char kind, const Digest& digest) { return kind + std::string(digest.raw()); }
 
@@ -210,21 +214,52 @@ void Index::Batch::PutNote(std::string_view key, std::string_view value) {
 
 bool Index::Batch::empty() const { return batch_->Count() == 0; }
 
-Index::Index(Database db, std::string reserve_path) : db_(std::move(db)), reserve_path_(std::move(reserve_path)) {
+Index::Index(Database db, std::string path, bool read_only)
+    : path_(std::move(path)), db_(std::move(db)), read_only_(read_only) {
   MakeReserve();
 }
 
 void Index::MakeReserve() {
   // Without a reserve the store still works, but a disk filled by others may then keep it from evicting.
-  if (::access(reserve_path_.c_str(), F_OK) == 0) return;
-  const Result<UniqueFd> fd = OpenFile(reserve_path_, O_WRONLY | O_CREAT);
+  const std::string path = ReserveOf(path_);
+  if (::access(path.c_str(), F_OK) == 0) return;
+  const Result<UniqueFd> fd = OpenFile(path, O_WRONLY | O_CREAT);
   if (fd && ::posix_fallocate(fd->get(), 0, static_cast<off_t>(kReserveBytes)) == 0) return;
-  ::unlink(reserve_path_.c_str());
+  ::unlink(path.c_str());
+}
+
+std::shared_ptr<rocksdb::DB> Index::db() const {
+  const std::scoped_lock lock(mutex_);
+  return db_;
+}
+
+Status Index::OpenToWrite() {
+  const std::scoped_lock lock(mutex_);
+  if (!read_only_) return {};
+  struct statvfs disk {};
+  // An attempt leaves files behind that it had no room to finish.
+  if (::statvfs(path_.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < kReserveBytes) {
+    return Fail(Code::kResourceExhausted, "store index: the disk is full");
+  }
+  BANYAN_ASSIGN(db_, OpenDatabase(kDatabase, path_));
+  read_only_ = false;
+  return {};
 }
 
 Result<std::unique_ptr<Index>> Index::TryOpen(const std::string& path) {
-  BANYAN_ASSIGN(Database db, OpenDatabase({.name = kName, .cache_bytes = 8 * kMiB, .bloom_filters = true}, path));
-  std::unique_ptr<Index> index(new Index(std::move(db), path + ".reserve"));
+  const auto full = [](const Result<Database>& db) { return !db && db.error().code == Code::kResourceExhausted; };
+  Result<Database> db = OpenDatabase(kDatabase, path);
+  if (full(db) && ::unlink(ReserveOf(path).c_str()) == 0) db = OpenDatabase(kDatabase, path);
+  const bool read_only = full(db);
+  if (read_only) {
+    Result<Database> readable = OpenDatabaseToRead(kDatabase, path);
+    if (!readable) return Fail(db.error());
+    spdlog::warn("{}; read only, until there is room", db.error().message);
+    db = std::move(readable);
+  } else if (!db) {
+    return Fail(db.error());
+  }
+  std::unique_ptr<Index> index(new Index(std::move(*db), path, read_only));
   // Reads every record that will be relied on without another look.
   if (Result<Summary> summary = index->ReadSummary(); !summary) return Fail(std::move(summary).error());
   return index;
@@ -240,46 +275,55 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path, bool& begun_
   return TryOpen(path);
 }
 
+std::chrono::nanoseconds Index::quiet_left() const {
+  const Clock::time_point until = quiet_until_.load();
+  const Clock::time_point now = Clock::now();
+  return until > now ? until - now : Clock::duration::zero();
+}
+
 Status Index::Write(Batch batch, bool sync) {
-  if (Clock::now() < quiet_until_.load()) {
+  if (quiet_left() > Clock::duration::zero()) {
     return Fail(Code::kResourceExhausted, "store index: a write failed a moment ago");
   }
+  Status written = OpenToWrite();
+  if (written) written = WriteNow(*batch.batch_, sync);
+  if (!written) quiet_until_ = Clock::now() + kQuietAfterFailure;
+  if (written && sync) MakeReserve();
+  return written;
+}
+
+Status Index::WriteNow(rocksdb::WriteBatch& batch, bool sync) {
+  const std::shared_ptr<rocksdb::DB> database = db();
   rocksdb::WriteOptions options;
   options.sync = sync;
-  rocksdb::Status status = db_->Write(options, batch.batch_.get());
-  if (status.IsNoSpace() && ::unlink(reserve_path_.c_str()) == 0) {
-    db_->Resume();
-    status = db_->Write(options, batch.batch_.get());
-  } else if (!status.ok()) {
-    // After an error RocksDB refuses writes until told to go on.
-    db_->Resume();
-    status = db_->Write(options, batch.batch_.get());
-  }
+  rocksdb::Status status = database->Write(options, &batch);
+  if (status.IsNoSpace()) ::unlink(ReserveOf(path_).c_str());
   if (!status.ok()) {
-    quiet_until_ = Clock::now() + kQuietAfterFailure;
-    return Fail(IndexError("write", status));
+    // After an error RocksDB refuses writes until told to go on.
+    database->Resume();
+    status = database->Write(options, &batch);
   }
-  if (sync) MakeReserve();
+  if (!status.ok()) return Fail(IndexError("write", status));
   return {};
 }
 
 Result<image_format::Device> Index::GetLayer(const Digest& blob) {
   std::string record;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), Key(kLayerKey, blob), &record);
+  const rocksdb::Status status = db()->Get(rocksdb::ReadOptions(), Key(kLayerKey, blob), &record);
   if (!status.ok()) return Fail(IndexError("layer " + blob.Short(), status));
   return DecodeLayer(blob, record);
 }
 
 Result<PresenceRecord> Index::GetPresence(const Digest& blob) {
   std::string record;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), Key(kPresenceKey, blob), &record);
+  const rocksdb::Status status = db()->Get(rocksdb::ReadOptions(), Key(kPresenceKey, blob), &record);
   if (!status.ok()) return Fail(IndexError("presence of layer " + blob.Short(), status));
   return DecodePresence(record);
 }
 
 Result<std::string> Index::GetNote(std::string_view key) {
   std::string value;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), kNoteKey + std::string(key), &value);
+  const rocksdb::Status status = db()->Get(rocksdb::ReadOptions(), kNoteKey + std::string(key), &value);
   if (!status.ok()) return Fail(IndexError("note", status));
   return value;
 }
@@ -287,7 +331,8 @@ Result<std::string> Index::GetNote(std::string_view key) {
 std::vector<ChunkPlace> Index::Places(const Digest& block_digest, size_t limit) {
   std::vector<ChunkPlace> places;
   const std::string prefix = Key(kPlaceKey, block_digest);
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
+  const std::shared_ptr<rocksdb::DB> database = db();
+  const std::unique_ptr<rocksdb::Iterator> it(database->NewIterator(rocksdb::ReadOptions()));
   for (it->Seek(prefix); it->Valid() && places.size() < limit && it->key().starts_with(prefix); it->Next()) {
     const std::string_view rest = it->key().ToStringView().substr(prefix.size());
     const Result<Digest> blob = Digest::FromBytes(rest.substr(0, Digest::kBytes));
@@ -301,7 +346,8 @@ std::vector<ChunkPlace> Index::Places(const Digest& block_digest, size_t limit) 
 
 Result<Index::Summary> Index::ReadSummary() {
   Summary summary;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
+  const std::shared_ptr<rocksdb::DB> database = db();
+  const std::unique_ptr<rocksdb::Iterator> it(database->NewIterator(rocksdb::ReadOptions()));
   const auto scan = [&](char kind, const auto& take) -> Status {
     const std::string prefix(1, kind);
     for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,8 +27,9 @@
 #include "image-format/image_map.h"
 
 namespace rocksdb {
+class DB;
 class WriteBatch;
-}
+}  // namespace rocksdb
 
 namespace banyan::store {
 
@@ -88,12 +90,15 @@ class Index {
 
   // Opens or makes the database in directory `path`. One that is damaged is renamed to `path`.damaged-<n>, with a
   // warning, and begun anew: `begun_anew` then says that nothing which the files may hold is known any more.
-  // kUnavailable when it cannot be opened for a reason that says nothing about it (no space, no permission).
+  // A disk without any room: opened to be read; writes fail until there is room. kUnavailable, kResourceExhausted when
+  // it cannot be opened for a reason that says nothing about it.
   static Result<std::unique_ptr<Index>> Open(const std::string& path, bool& begun_anew);
 
   // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again;
   // after a failure, writes fail at once for a moment rather than each try the disk.
   Status Write(Batch batch, bool sync);
+  // Of that moment; 0: writes are tried.
+  std::chrono::nanoseconds quiet_left() const;
 
   // kNotFound; kDataLoss when it cannot be read.
   Result<image_format::Device> GetLayer(const Digest& blob);
@@ -111,14 +116,20 @@ class Index {
   Result<Summary> ReadSummary();
 
  private:
-  Index(Database db, std::string reserve_path);
+  Index(Database db, std::string path, bool read_only);
   static Result<std::unique_ptr<Index>> TryOpen(const std::string& path);
   void MakeReserve();
+  std::shared_ptr<rocksdb::DB> db() const;
+  Status WriteNow(rocksdb::WriteBatch& batch, bool sync);
+  // Of one that was opened to be read: opens it to be written if there is room now.
+  Status OpenToWrite();
 
   using Clock = std::chrono::steady_clock;
 
-  const Database db_;
-  const std::string reserve_path_;
+  const std::string path_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<rocksdb::DB> db_;  // guarded by mutex_
+  bool read_only_ = false;           // guarded by mutex_
   std::atomic<Clock::time_point> quiet_until_{Clock::time_point::min()};
 };
 

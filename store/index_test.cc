@@ -1,8 +1,12 @@
 #include "store/index.h"
 
+#include <sys/mount.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -63,6 +67,53 @@ TEST(IndexTest, FindsPlacesUntilTheLayerGoes) {
   ASSERT_TRUE(index->Write(std::move(remove), true));
   EXPECT_TRUE(index->Places(wanted, 9).empty());
   EXPECT_EQ(index->GetLayer(layer.device.blob_digest).error().code, Code::kNotFound);
+}
+
+TEST(IndexTest, IsReadOnADiskWithoutRoomAndWrittenWhenThereIsSome) {
+  if (::geteuid() != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  const TempDir dir = TempDir::Make("banyan-index").value();
+  ASSERT_EQ(::mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=16m"), 0);
+  const auto unmount = [](const std::string* path) { ::umount2(path->c_str(), MNT_DETACH); };
+  const std::unique_ptr<const std::string, decltype(unmount)> mounted(&dir.path(), unmount);
+  const std::string path = dir.path() + "/index";
+  const std::string hog = dir.path() + "/hog";
+  const TestLayer layer = RandomLayer(1, 300);
+  const auto put = [](Index& index, const TestLayer& source) {
+    Index::Batch batch;
+    batch.PutLayer(source.device);
+    return index.Write(std::move(batch), true);
+  };
+  bool begun_anew = true;
+  ASSERT_TRUE(put(*Index::Open(path, begun_anew).value(), layer));
+  std::filesystem::remove(path + ".reserve");
+  std::ofstream(hog) << std::string(16 * kMiB, 'x');
+  {
+    const auto index = Index::Open(path, begun_anew).value();
+    EXPECT_FALSE(begun_anew);
+    EXPECT_EQ(index->GetLayer(layer.device.blob_digest)->blocks, layer.device.blocks);
+    const TestLayer more = RandomLayer(2, 20);
+    EXPECT_EQ(put(*index, more).error().code, Code::kResourceExhausted);
+    std::filesystem::remove(hog);
+    std::this_thread::sleep_for(index->quiet_left());
+    const Status written = put(*index, more);
+    EXPECT_TRUE(written) << written.error().message;
+    EXPECT_EQ(index->GetLayer(layer.device.blob_digest)->blocks, layer.device.blocks);
+  }
+  const auto index = Index::Open(path, begun_anew).value();
+  EXPECT_EQ(index->GetLayer(RandomLayer(2, 20).device.blob_digest)->blocks, RandomLayer(2, 20).device.blocks);
+}
+
+TEST(IndexTest, ANewOneOnADiskWithoutRoomIsAnErrorThatSaysSo) {
+  if (::geteuid() != 0) GTEST_SKIP() << "mounting a small file system needs root";
+  const TempDir dir = TempDir::Make("banyan-index").value();
+  ASSERT_EQ(::mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=64k"), 0);
+  std::ofstream(dir.path() + "/hog") << std::string(kMiB, 'x');
+  bool begun_anew = true;
+  const auto index = Index::Open(dir.path() + "/index", begun_anew);
+  ::umount2(dir.path().c_str(), MNT_DETACH);
+  ASSERT_FALSE(index);
+  EXPECT_EQ(index.error().code, Code::kResourceExhausted) << index.error().message;
+  EXPECT_FALSE(begun_anew);
 }
 
 using Damage = std::function<void(const std::filesystem::path& index)>;

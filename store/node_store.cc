@@ -62,6 +62,11 @@ class LocalNodeStore final : public NodeStore {
     return before > after ? before - after : 0;
   }
   void StartEviction() override { core_->evictor().Start(); }
+  bool FreeDisk(uint64_t bytes) override {
+    if (core_->evictor().FreeDisk(bytes, Asker{})) return true;
+    std::this_thread::sleep_for(core_->index().quiet_left());
+    return core_->evictor().FreeDisk(bytes, Asker{});
+  }
   StoreUsage usage() const override {
     const Budget& budget = core_->budget();
     return {budget.Used(Form::kCompressed), budget.Used(Form::kBlocks), budget.limit(),
@@ -74,7 +79,21 @@ class LocalNodeStore final : public NodeStore {
   std::jthread flusher_;
 };
 
+// Beside the bytes of a file: what the file system wants for the file itself.
+constexpr uint64_t kFileOverheadBytes = 64 * kKiB;
+
 }  // namespace
+
+Status WriteWithRoom(NodeStore& store, uint64_t bytes, const std::function<Status()>& write) {
+  Status status = write();
+  // Others may take what was freed.
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    if (status || status.error().code != Code::kResourceExhausted) break;
+    if (!store.FreeDisk(bytes + kFileOverheadBytes)) break;
+    status = write();
+  }
+  return status;
+}
 
 Result<std::unique_ptr<NodeStore>> NodeStore::Open(Options options) {
   const std::chrono::milliseconds flush_interval = options.flush_interval;

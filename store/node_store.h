@@ -204,9 +204,16 @@ class NodeStore {
   // blobs that nobody has open. The bytes that this gave back.
   virtual uint64_t DropUnused(const std::set<Digest>& keep) = 0;
   virtual void StartEviction() = 0;
+  // For files of others on the store's disk, when it is full: gives back at least `bytes` by eviction. False: it
+  // cannot. May wait a moment for an index that could not be written.
+  virtual bool FreeDisk(uint64_t bytes) = 0;
   virtual StoreUsage usage() const = 0;
   // Makes everything put so far survive a power cut.
   virtual Status Flush() = 0;
 };
+
+// Runs `write`, which makes a file of about `bytes` on the store's disk; whenever the disk is full for it
+// (kResourceExhausted), evicts and runs it again, a few times.
+Status WriteWithRoom(NodeStore& store, uint64_t bytes, const std::function<Status()>& write);
 
 }  // namespace banyan::store

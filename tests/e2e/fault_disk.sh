@@ -17,6 +17,8 @@ image=docker://$REGISTRY/test/one:1
 # Cold, so that the kernel's memory of good bytes hides nothing.
 whole() { echo 3 >/proc/sys/vm/drop_caches; "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$1: wrong or no answer"; }
 mount_one() { banyan --quiet mount "$image" "$view" || fail "does not mount: $(tail -5 "$DATA_ROOT/agent.log")"; }
+# begun_again PID: the keeper has begun another agent than that.
+begun_again() { [[ $(agent_pid) != "$1" ]] && banyan stats >/dev/null 2>&1; }
 kill_keeper() { kill -9 "${STARTED[-1]}"; wait "${STARTED[-1]}" 2>/dev/null || true; unset 'STARTED[-1]'; }
 
 # flip FILE…: one bit in the middle of the data of each (not in a hole).
@@ -172,6 +174,12 @@ full() {
     cat /dev/zero >"$WORK/small/hog" 2>/dev/null || true
     echo 3 >/proc/sys/vm/drop_caches
     timeout 120 "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$kind, full: wrong or no answer"
+    log "the agent is killed and begins again, on the full disk"
+    kill -9 "$pid"
+    wait_for 20 begun_again "$pid" || fail "$kind, full: the agent does not begin again: $(tail -5 "$DATA_ROOT/agent.log")"
+    pid=$(agent_pid)
+    echo 3 >/proc/sys/vm/drop_caches
+    timeout 120 "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$kind, full, restarted: wrong or no answer"
     banyan umount "$view"
     log "another mount on the full disk: $(banyan mount "$image" "$view" 2>&1 || true)"
     if mountpoint -q "$view"; then
