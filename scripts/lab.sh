@@ -147,8 +147,8 @@ write_agent_config() {
     printf 'data_root = "%s/data"\n' "$dir"
     [[ -z $LAB_KEEPER ]] || printf 'keeper_socket = "%s/keeper/sock"\n' "$dir"
     cat "${2:-/dev/null}"
-    # Loopback is each node's own.
-    printf '[mirror]\naddress = "127.0.0.1:%s"\n' $MIRROR_PORT
+    # The lab reaches it, for its metrics; nothing else can.
+    printf '[mirror]\naddress = "0.0.0.0:%s"\n' $MIRROR_PORT
     printf '[registries."%s"]\nplain_http = true\nmirrors = ["http://%s"]\n' "$LAB_REGISTRY" "$LAB_PROXY"
     if ((LAB_STRIPES > 0)); then
       printf '[peer]\naddress = "%s:%s"\nnode = "%s"\ntoken_file = "%s/token"\n' "$(address_of "$1")" $PEER_PORT "$1" "$LAB"

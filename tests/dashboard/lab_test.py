@@ -1,20 +1,23 @@
 #!/usr/bin/env -S python3 -B
 """The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill, search
-and folding."""
+and folding; and a Prometheus that scrapes every daemon meanwhile."""
 import os
 import sys
 import time
 
 import browser
+import prometheus
 from browser import Browser
 from dashboard_test import search_and_fold
 from harness import SKIP, Failure, check_clean, drawn, expect, expect_as_manager, expect_painted, until, wait_drawn
+from prometheus import Prometheus
 
 sys.path.insert(0, os.path.realpath(f"{os.path.dirname(os.path.abspath(__file__))}/../../bench/lab"))
 from lablib import Lab, finish_all  # pylint: disable=wrong-import-position
 
 NODES = 8
-IMAGE = "random-48"
+MIB = 48
+IMAGE = f"random-{MIB}"
 URL = "http://127.0.0.1:4651/"
 
 
@@ -24,7 +27,18 @@ def load_drawn(page):
       .reduce((sum, feed) => sum + feed.demand + feed.prefetch + feed.fill, 0)""")
 
 
-def run(lab, chromium):
+def expect_scraped(monitor):
+    """Every daemon is scraped, and what is scraped is this lab's."""
+    monitor.wait_down()
+    monitor.check_rules()
+    expect(len(monitor.query("banyan_build_info")) == NODES + 2, f"who tells its version: {monitor.query('banyan_build_info')}")
+    until(lambda: monitor.query("sum(banyan_fetch_bytes_total)").get("", 0) >= NODES * MIB << 20, "Prometheus has what the agents fetched", 10, 0.2)
+    until(lambda: sum(monitor.query('banyan_tree_nodes{state="live"}').values()) == NODES, "Prometheus has the manager's nodes", 10, 0.2)
+    slowest = max(monitor.query("max_over_time(scrape_duration_seconds[1m])").values())
+    print(f"Prometheus scrapes {NODES + 2} daemons; the slowest scrape while all links were full took {slowest:.2f} s")
+
+
+def run(lab, chromium, monitor):
     reference = f"{lab.registry}/{IMAGE}:1"
     directory = f"{lab.directory}/mounted"
     os.mkdir(directory)
@@ -39,6 +53,7 @@ def run(lab, chromium):
     until(lambda: all(node["held"] == 1000 for name, node in drawn(page)[0].items() if name), "all nodes are drawn complete", 10)
     expect_as_manager(page, lab.tree(IMAGE))
     expect_painted(page)
+    expect_scraped(monitor)
 
     victim = next(node["node"] for node in lab.tree(IMAGE)["nodes"] if any(node["node"] in other["parents"] for other in lab.tree(IMAGE)["nodes"])
                   and node["node"] != "n1")
@@ -47,6 +62,7 @@ def run(lab, chromium):
     print(f"the kill of {victim} shows {took:.2f} s after it was done")
     wait_drawn(page, NODES - 1, 20)
     expect_as_manager(page, lab.tree(IMAGE))
+    monitor.wait_down(f"10.77.1.{victim[1:]}:4650")
     search_and_fold(page, NODES - 1, "n2" if victim != "n2" else "n3")
 
     page.run("location.hash = '#/starts'")
@@ -58,18 +74,19 @@ def run(lab, chromium):
     page.run("location.hash = '#/conversions'")
     page.wait("document.querySelector('.proxies').textContent.endsWith(':5051 answers')", 10)
     check_clean(page, URL)
+    monitor.check_clean()
 
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
-    if browser.program() is None or os.geteuid() != 0:
-        print("needs chromium (scripts/install-deps.sh) and root")
+    if browser.program() is None or prometheus.program() is None or os.geteuid() != 0:
+        print("needs chromium and prometheus (scripts/install-deps.sh), and root")
         return SKIP
     began = time.monotonic()
     with Lab(NODES, "tree2", "40mbit", [IMAGE]) as lab:
-        with Browser(before=["nsenter", f"--net={lab.env['LAB_NAMESPACES']}manager"]) as chromium:
+        with Browser(before=["nsenter", f"--net={lab.env['LAB_NAMESPACES']}manager"]) as chromium, Prometheus(lab) as monitor:
             try:
-                run(lab, chromium)
+                run(lab, chromium, monitor)
             except Failure as failure:
                 print(f"FAILED: {failure}")
                 return 1
