@@ -33,6 +33,12 @@ print("ready", json.dumps({"trace": float(numpy.trace(matrix @ matrix.T))}), flu
 """
 PARTS = "import sys\nsys.path.insert(0, '/app')\nsys.dont_write_bytecode = True\ntotal = 0\n" + "".join(
     f"import part{n}; total += part{n}.f{n}_7({n})\n" for n in range(SOURCE_LAYERS)) + 'print("ready", total, flush=True)\n'
+TORCH = """import torch
+model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 1))
+inputs = torch.ones(256, 64)
+model(inputs).pow(2).mean().backward()
+print("ready", tuple(model[0].weight.grad.shape), flush=True)
+"""
 COMPILE = 'printf "int puts(const char*); int main(void) { puts(\\"ready\\"); }" >/tmp/a.c && gcc -O2 -o /tmp/a /tmp/a.c && /tmp/a'
 POSTGRES = """mkdir -p /var/run/postgresql /srv/db && chown postgres /var/run/postgresql /srv/db
 cd /usr/lib/postgresql/*/bin && su postgres -c './initdb -D /srv/db >/dev/null' && exec su postgres -c 'exec ./postgres -D /srv/db' """
@@ -55,4 +61,8 @@ IMAGES = {image.name: image for image in (
           packages=("redis-server",)),
     Image("gcc", "gcc, compiles and runs a program", ("sh", "-c", COMPILE), ("output", "ready"), packages=("gcc", "libc6-dev")),
     Image("postgres", "PostgreSQL, a new database made and served", ("sh", "-c", POSTGRES), ("output", "ready to accept connections"), packages=("postgresql",)),
+    Image("ml", "PyTorch on the image scipy, with torchvision, scikit-learn, pandas and matplotlib: one step of a small network",
+          ("python3", "-B", "/app/train.py"), ("output", "ready (128, 64)"), parent="scipy",
+          packages=("python3-torch", "python3-torchvision", "python3-sklearn", "python3-pandas", "python3-matplotlib"),
+          layers=({"app/train.py": TORCH},)),
 )}
