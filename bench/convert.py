@@ -5,8 +5,13 @@
 
 gzip -d, zstd -3 and mkfs.erofs (plain, and with lz4hc), by wall time, processor time, peak memory and size of what they write, in turns
 with Banyan's converter (convert_bench, one thread); and of whole images `banyan convert` and `ctr-remote image convert --estargz` (from and to
-containerd's store; the client does the work). A line for each run: {figure, image, tool, seconds, cpu, mib, in_bytes, out_bytes};
-in_bytes is the layer's tar, or all of the image's. Root.
+containerd's store; the client does the work). A line for each run: {figure: convert, image, tool, seconds, cpu, mib, in_bytes, out_bytes};
+in_bytes is the layer's tar, or all of the image's.
+
+Beside that, what two versions of an image have in common (images/versions.py): a line for each kind of change, {figure: sharing, image, changes,
+what, …}: bytes of the next version's layers as converted (`bytes`), of layers that are the same (`whole_layers`) and of single chunks in others
+(`chunks`) that a node with the version before has; and the same of the original layers, of which only whole ones can be shared
+(`original_bytes`, `original_whole_layers`). --rounds 0 leaves out all but that. Root.
 """
 import argparse
 import json
@@ -24,6 +29,9 @@ sys.path[:0] = [HERE, f"{HERE}/coldstart", f"{HERE}/images"]
 import figures
 from images import IMAGES
 from node import Failed, Node, in_own_network
+from versions import layers_of, next_version
+
+CHANGES = (("package",), ("base",), ("package", "base"))
 
 
 def timed(command, **options):
@@ -87,12 +95,36 @@ def estargz(node, name):
     return {**done, "out_bytes": sum(layer["size"] for layer in manifest["layers"])}
 
 
+def layout_of(name):
+    return subprocess.run([f"{HERE}/images/make.py", name], check=True, text=True, stdout=subprocess.PIPE).stdout.split(":")[1]
+
+
+def sharing(name, changes, work):
+    """Converts the image and its next version; returns what the second has of the first."""
+    layout, other = layout_of(name), f"{work}/next"
+    what = next_version(layout, name, other, changes)
+    banyan = [f"{BIN}/banyan", "--data-root", f"{work}/data"]
+    one, two = f"oci:{work}/converted:one", f"oci:{work}/converted:two"
+    for source, target in ((layout, one), (other, two)):
+        subprocess.run([*banyan, "--quiet", "convert", f"oci:{source}:{name}", target], check=True)
+    facts = [json.loads(subprocess.run([*banyan, "--json", "inspect", *arguments], check=True, stdout=subprocess.PIPE).stdout)["layers"]
+             for arguments in ([one], [two, "--against", one])]
+    blobs, digests = {layer["blob"] for layer in facts[0]}, {descriptor["digest"] for descriptor, _ in layers_of(layout)}
+    original = [descriptor for descriptor, _ in layers_of(other)]
+    whole = sum(layer["blob_bytes"] for layer in facts[1] if layer["blob"] in blobs)
+    line = {"figure": "sharing", "image": name, "changes": "+".join(changes), "what": what,
+            "bytes": sum(layer["blob_bytes"] for layer in facts[1]), "whole_layers": whole,
+            "chunks": sum(layer["shared_with_other_image"]["blob_bytes"] for layer in facts[1] if layer["blob"] not in blobs),
+            "original_bytes": sum(layer["size"] for layer in original),
+            "original_whole_layers": sum(layer["size"] for layer in original if layer["digest"] in digests)}
+    for directory in (other, f"{work}/converted", f"{work}/data"):
+        shutil.rmtree(directory)
+    return line
+
+
 def measure(node, name, rounds, work):
-    layout = subprocess.run([f"{HERE}/images/make.py", name], check=True, text=True, stdout=subprocess.PIPE).stdout.split(":")[1]
-    with open(f"{layout}/index.json", encoding="utf-8") as file:
-        digest = json.load(file)["manifests"][0]["digest"]
-    with open(f"{layout}/blobs/{digest.replace(':', '/')}", encoding="utf-8") as file:
-        layers = json.load(file)["layers"]
+    layout = layout_of(name)
+    layers = [descriptor for descriptor, _ in layers_of(layout)]
     largest = max(layers, key=lambda layer: layer["size"])
     layer, tar, tree = f"{layout}/blobs/{largest['digest'].replace(':', '/')}", f"{work}/tar", f"{work}/tree"
     with open(tar, "wb") as out:
@@ -129,15 +161,21 @@ def main():
         parser.error(f"there are only {', '.join(IMAGES)}")
     in_own_network(names)
     with open(arguments.json or os.devnull, "a", encoding="utf-8") as raw, Node() as node:
+        def put(line):
+            lines.append(line)
+            print(json.dumps(line), file=raw, flush=True)
         node.do("start_node overlayfs")
         for name in names:
-            node.push(name)
-            node.do(f"k8s_ctr images pull --plain-http --snapshotter overlayfs {node.reference(name)} >/dev/null")
             with tempfile.TemporaryDirectory(prefix="banyan-convert.", dir="/var/tmp") as work:
-                for line in measure(node, name, arguments.rounds, work):
-                    lines.append(line)
-                    print(json.dumps(line), file=raw, flush=True)
-    print("\n".join(figures.convert_table(lines)))
+                if arguments.rounds > 0:
+                    node.push(name)
+                    node.do(f"k8s_ctr images pull --plain-http --snapshotter overlayfs {node.reference(name)} >/dev/null")
+                    for line in measure(node, name, arguments.rounds, work):
+                        put(line)
+                for changes in CHANGES:
+                    put(sharing(name, changes, work))
+    print("\n".join(figures.convert_table([line for line in lines if line["figure"] == "convert"])))
+    print("\n".join(figures.sharing_table([line for line in lines if line["figure"] == "sharing"])))
 
 
 if __name__ == "__main__":
