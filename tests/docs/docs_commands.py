@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The commands in README.md and docs/*.md (tests/docs/README.md).
 
-  docs_commands.py list SOURCE BIN CTEST_NAMES    checks all marks and all words in running text; prints the documents that have blocks to run
-  docs_commands.py script SOURCE DOCUMENT         the document's blocks as one shell script
+  docs_commands.py list SOURCE BIN TESTS          checks all marks and all words in running text; prints the documents that have blocks to run;
+                                                  TESTS: what ctest --show-only=json-v1 says
+  docs_commands.py script SOURCE DOCUMENT KIND    the document's blocks of that mark, run or smaller, as one shell script
   docs_commands.py self-test
 """
 import glob
@@ -13,8 +14,10 @@ import shlex
 import subprocess
 import sys
 
-MARK = re.compile(r"<!-- docs: (run|test ([\w-]+)|not run: (.+)) -->$")
+MARK = re.compile(r"<!-- docs: (?P<kind>run|test (?P<tests>[\w -]+)|smaller: (?P<options>.+)|not run: .+) -->$")
 OURS = re.compile(r"^\s*(?:\$ )?(?:sudo )?(?:\S*=\S* )*(banyan(?:-[a-z-]+)? |scripts/\S+|systemctl |kubectl |curl |tests/|bench/)")
+
+WITH_VERBS = ("apt-get", "banyan", "kubectl", "systemctl")
 
 
 class Wrong(Exception):
@@ -57,6 +60,56 @@ def blocks(path):
     return out
 
 
+def commands_of(text):
+    """[(line, what it runs)]: a script or a program, and the verb of those that have some."""
+    out = []
+    for line in text.split("\n"):
+        words = shlex.split(line, comments=True)
+        if words:
+            out.append((line, " ".join(words[:2]) if words[0] in WITH_VERBS else words[0]))
+    return out
+
+
+def check_tests(path, where, names, text, tests):
+    """Each of the block's commands stands in the text of one of these tests, and each test has one of them."""
+    idle = set(names)
+    for name in names:
+        if name not in tests:
+            raise Wrong(f"{where}: there is no test {name}")
+    for line, program in commands_of(text):
+        running = [name for name in names if program in tests[name] or f"docs/{os.path.basename(path)}" in tests[name]]
+        if not running:
+            raise Wrong(f"{where}: {' '.join(names)} does not run {program}: {line.strip()}")
+        idle -= set(running)
+    if idle:
+        raise Wrong(f"{where}: {' '.join(sorted(idle))} runs nothing of this")
+
+
+def text_of(source, files):
+    """What these files and the scripts and helpers of ours that they name say."""
+    texts, left = {}, list(files)
+    while left:
+        file = left.pop()
+        if file in texts or not os.path.isfile(f"{source}/{file}"):
+            continue
+        with open(f"{source}/{file}", encoding="utf-8", errors="replace") as opened:
+            texts[file] = opened.read()
+        left += re.findall(r"\b(?:scripts|tests/lib)/[\w-]+\.sh", texts[file])
+        left += [f"tests/lib/{name}" for name in re.findall(r"/lib/([\w-]+\.sh)", texts[file])]
+    return "\n".join(texts.values())
+
+
+def tests_of(source, path):
+    """{ctest's name: its command, and what the scripts in it say}; CI: what a clone must pass."""
+    with open(path, encoding="utf-8") as listing:
+        tests = json.load(listing)["tests"]
+    out = {"CI": text_of(source, [".ci/run"])}
+    for test in tests:
+        command = [os.path.relpath(os.path.realpath(word), source) if os.path.isfile(word) else word for word in test.get("command", [])]
+        out[test["name"]] = " ".join(command) + "\n" + text_of(source, [word for word in command if word.endswith((".sh", ".py"))])
+    return out
+
+
 def check_blocks(path, tests):
     run = False
     for number, language, mark, text in blocks(path):
@@ -71,9 +124,9 @@ def check_blocks(path, tests):
             continue
         if not mark:
             raise Wrong(f"{where}: a block of commands without a mark")
-        if mark[2] and mark[2] not in tests:
-            raise Wrong(f"{where}: there is no test {mark[2]}")
-        run = run or mark[1] == "run"
+        if mark["tests"]:
+            check_tests(path, where, mark["tests"].split(), text, tests)
+        run = run or mark["kind"] == "run" or mark["options"] is not None
     return run
 
 
@@ -113,7 +166,7 @@ def documents(source):
 
 def list_documents(source, bin_directory, tests):
     table = json.loads(subprocess.run([f"{bin_directory}/banyan", "--print-commands"], stdout=subprocess.PIPE, check=True).stdout)
-    tests = set(open(tests, encoding="utf-8").read().split())
+    tests = tests_of(os.path.realpath(source), tests)
     count = 0
     for path in documents(source):
         if check_blocks(path, tests):
@@ -124,13 +177,17 @@ def list_documents(source, bin_directory, tests):
     print(f"{count} mentions of commands are right", file=sys.stderr)
 
 
-def script(source, document):
+def script(source, document, kind):
     path = os.path.join(source, document)
     lines = ["set -eo pipefail"]
     for number, _, mark, text in blocks(path):
-        if mark and mark[1] == "run":
-            lines.append(f"echo {shlex.quote(f'== {document}:{number}')} >&2")
+        if not mark or kind != ("smaller" if mark["options"] else mark["kind"]):
+            continue
+        lines.append(f"echo {shlex.quote(f'== {document}:{number}')} >&2")
+        if kind == "run":
             lines.append(text)
+        else:
+            lines += [f"{shlex.join(shlex.split(line, comments=True))} {mark['options']}" for line, _ in commands_of(text)]
     return "\n".join(lines) + "\n"
 
 
@@ -144,23 +201,28 @@ def self_test():
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             try:
-                check_blocks(path, {"known"})
+                check_blocks(path, {"known": "scripts/known.sh\ncurl --silent", "other": ""})
                 check_words(path, table)
             except Wrong:
                 return
             sys.exit(f"goes unnoticed: {what}")
 
         fails("```sh\nls\n```\n", "a block without a mark")
+        fails("<!-- docs: test known -->\n```sh\nscripts/unknown.sh\n```\n", "a command that its test does not run")
+        fails("<!-- docs: test known other -->\n```sh\nscripts/known.sh\n```\n", "a test that runs nothing of the block")
         fails("<!-- docs: run -->\n\ntext\n```sh\nls\n```\n", "a mark without a block")
         fails("```\nbanyan tree\n```\n", "a command in another block")
-        fails("<!-- docs: test other -->\n```sh\nls\n```\n", "a test that does not exist")
+        fails("<!-- docs: test neither -->\n```sh\nls\n```\n", "a test that does not exist")
         fails("<!-- docs: later -->\n```sh\nls\n```\n", "another mark")
         fails("`banyan wood`\n", "a command that does not exist")
         fails("`banyan tree --colour`\n", "an option that does not exist")
         with open(path, "w", encoding="utf-8") as file:
             file.write("<!-- docs: run -->\n```sh\nls\n```\n`banyan tree X --stripe 1 --json`\n```toml\nx = 1\n```\n")
-            file.write("```text\nbanyan wood\n```\n")
-        if not check_blocks(path, {"known"}) or check_words(path, table) != 1:
+            file.write("```text\nbanyan wood\n```\n<!-- docs: test known -->\n```sh\nscripts/known.sh  # why\ncurl x\n```\n")
+            file.write("<!-- docs: smaller: --n 1 -->\n```sh\nscripts/x.sh --n 9  # long\n```\n")
+        if script(directory, "x.md", "smaller").splitlines()[2:] != ["scripts/x.sh --n 9 --n 1"]:
+            sys.exit("a measurement is not made smaller: " + script(directory, "x.md", "smaller"))
+        if not check_blocks(path, {"known": "scripts/known.sh\ncurl --silent"}) or check_words(path, table) != 1:
             sys.exit("a good document is refused")
 
 
@@ -169,7 +231,7 @@ def main():
         if sys.argv[1:2] == ["list"]:
             list_documents(*sys.argv[2:5])
         elif sys.argv[1:2] == ["script"]:
-            sys.stdout.write(script(*sys.argv[2:4]))
+            sys.stdout.write(script(*sys.argv[2:5]))
         elif sys.argv[1:2] == ["self-test"]:
             self_test()
         else:

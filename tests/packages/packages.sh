@@ -16,8 +16,8 @@ packages=(banyan banyan-keeper banyan-peer-agent banyan-registry-proxy banyan-tr
 part=${1:-plain}
 
 log "the packages"
-(cd "$(dirname "$BANYAN_BIN")" && cpack -G DEB -B "$WORK/packages") >"$WORK/cpack.log" 2>&1 ||
-  fail "cpack: $(tail -n 5 "$WORK/cpack.log")"
+"$SOURCE_DIR/scripts/packages.sh" --built "$(dirname "$BANYAN_BIN")" "$WORK/packages" >"$WORK/cpack.log" 2>&1 ||
+  fail "scripts/packages.sh: $(tail -n 5 "$WORK/cpack.log")"
 mkdir "$WORK/later"
 for name in "${packages[@]}"; do
   deb=$(echo "$WORK"/packages/"${name}"_0.*.deb)
@@ -97,7 +97,8 @@ cp "$WORK"/later/*.deb "$root/debs/later"
 
 log "installation"
 in_root() { unshare --mount --propagation private sh -ec 'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; exec chroot "$@"' - "$root" "$@" </dev/null; }
-in_root env DEBIAN_FRONTEND=noninteractive sh -c 'dpkg --force-unsafe-io -i /debs/now/*.deb' >"$WORK/dpkg.log" 2>&1 ||
+echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/test"
+in_root env DEBIAN_FRONTEND=noninteractive sh -c 'cd /debs/now && apt-get install -y ./*.deb' >"$WORK/dpkg.log" 2>&1 ||
   fail "installation: $(tail -n 15 "$WORK/dpkg.log")"
 for name in "${packages[@]}"; do
   [[ $(in_root dpkg-query -W -f '${db:Status-Status}' "$name") == installed ]] || fail "$name is not installed"
