@@ -6,7 +6,7 @@
 --layers 2 is Kraken's shape, by libtorrent: one image of two layers, of --mib MiB each (Kraken's authors had 3 GB together).
 
 swarm and hybrid are two stripes with `[swarm] transport` set on every node. `served` is what registry and proxy have sent over the
-layer's bytes, `by swarm` the part of a node's bytes that came by BitTorrent, `cpu` the processor seconds of all agents per GiB that
+layer's bytes, `sent` the most that a node has, `by swarm` the part of a node's bytes that came by BitTorrent, `cpu` the processor seconds of all agents per GiB that
 arrived. The last --readers nodes have the image mounted and read
 4 KiB of it at random places, twenty times a second, while it comes: `read` is the median and the 99th percentile of what that took, in
 milliseconds. Every node's layers are compared with their digests at the end.
@@ -80,11 +80,12 @@ def fill(lab, image, readers):
         sys.exit("\n".join(wrong))
     size = sum(blob["size"] for blob in lab.data_blobs(image))
     served = sum(after[name]["sent"] - before[name]["sent"] for name in ("proxy", "registry"))
+    most_sent = max(after[node]["sent"] - before[node]["sent"] for node in lab.nodes)
     ideal = size * 8 / bits_per_second(lab.rate)
     by_swarm = sum(value for node in lab.nodes for name, value in lab.metrics(node).items()
                    if name == "banyan_swarm_committed_bytes_total")
     figures = {"nodes": len(lab.nodes), "rate": lab.rate, "bytes": size, "ideal": ideal, **summary(seconds.values()),
-               "served": served / size, "by_swarm": by_swarm / size / len(lab.nodes),
+               "served": served / size, "most_sent": most_sent / size, "by_swarm": by_swarm / size / len(lab.nodes),
                "cpu_per_gib": processor / (size * len(lab.nodes) / 2**30), "seconds": seconds,
                "read": percentiles([took for reader in reading for took in reader.took])}
     figures["x_link"] = figures["last"] / ideal
@@ -115,7 +116,7 @@ def main():
     parser.add_argument("--manager", default="10.77.0.4", help="its address in the lab")
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    print(f"{'mode':7} {'nodes':>5} {'MiB':>5} {'link s':>7} {'first':>7} {'median':>7} {'last':>7} {'x link':>7} {'served':>7} "
+    print(f"{'mode':7} {'nodes':>5} {'MiB':>5} {'link s':>7} {'first':>7} {'median':>7} {'last':>7} {'x link':>7} {'served':>7} {'sent':>5} "
           f"{'by swarm':>8} {'cpu/GiB':>8} {'read ms':>14}")
     image = f"random-{arguments.mib}" + (f"x{arguments.layers}" if arguments.layers > 1 else "")
     every = []
@@ -124,7 +125,7 @@ def main():
             f = {"mode": mode, **run(mode, arguments, image)}
             every.append(f)
             print(f"{mode:7} {f['nodes']:5} {f['bytes'] >> 20:5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
-                  f"{f['x_link']:7.2f} {f['served']:7.3f} {f['by_swarm']:8.2f} {f['cpu_per_gib']:8.2f} "
+                  f"{f['x_link']:7.2f} {f['served']:7.3f} {f['most_sent']:5.2f} {f['by_swarm']:8.2f} {f['cpu_per_gib']:8.2f} "
                   f"{f['read']['p50'] * 1e3:6.1f} {f['read']['p99'] * 1e3:7.1f}", flush=True)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as out:
