@@ -130,22 +130,75 @@ def sharing_table(lines):
                   "of it in whole layers", "new MB"], rows)
 
 
-FLEET = {"tree2": "two stripes", "tree1": "one tree", "star": "star: the proxy feeds every node"}
+FLEET = {"tree2": "two stripes", "tree1": "one tree", "swarm": "swarm (BitTorrent)", "hybrid": "hybrid", "star": "star: the proxy feeds every node"}
 
 
 def fill_table(lines):
     rows = []
-    for (nodes, size, mode), found in group(lines, "nodes", "bytes", "mode").items():
+    for (nodes, rate, size, mode), found in group(lines, "nodes", "rate", "bytes", "mode").items():
         sent = [max(line["links"][node]["sent"] for node in line["seconds"]) / size for line in found]
-        rows.append([nodes, found[0]["rate"], f"{size / 1048576:.0f}", FLEET[mode], f"{found[0]['ideal']:.2f}",
+        rows.append([nodes, rate, f"{size / 1048576:.0f}", FLEET[mode], f"{found[0]['ideal']:.2f}",
                      *(spread(line[key] for line in found) for key in ("first", "median", "last", "x_link")),
                      spread((line["served"] for line in found), 3), spread(sent)])
     return table(["nodes", "link", "MiB", "how", "size ÷ link s", "first s", "median s", "last s", "last, × size ÷ link",
                   "sent by registry and proxy, copies", "most sent by a node, copies"], rows)
 
 
-def fill_plot(lines):
-    groups = [(f"{nodes} nodes, {size / 1048576:.0f} MiB", [(FLEET[mode], [line["last"] for line in found])
-                                                        for (mode,), found in group(some, "mode").items()])
+def transports_table(lines):
+    rows = [[nodes, rate, f"{size / 1048576:.0f}", FLEET[mode], *(spread(line[key] for line in found) for key in ("first", "median", "last", "x_link")),
+             spread((line["served"] for line in found), 3), spread(line["most_sent"] for line in found), spread(line["by_swarm"] for line in found),
+             spread((line["cpu_per_gib"] for line in found), 1), spread((line["read"]["p99"] * 1000 for line in found), 0)]
+            for (nodes, rate, size, mode), found in group(lines, "nodes", "rate", "bytes", "mode").items()]
+    return table(["nodes", "link", "MiB", "how", "first s", "median s", "last s", "last, × size ÷ link", "sent by registry and proxy, copies",
+                  "most sent by a node, copies", "part by BitTorrent", "agents' CPU s a GiB", "a reader meanwhile, 99 % within ms"], rows)
+
+
+def transports_plot(lines):
+    groups = [(f"{nodes} nodes, {size / 1048576:.0f} MiB", [(FLEET[mode], [line["last"] for line in found]) for (mode,), found in group(some, "mode").items()])
               for (nodes, size), some in group(lines, "nodes", "bytes").items()]
     return bar_plot("Last node has the image, seconds: median, least and most", groups)
+
+
+PROFILES = {"none": "empty nodes", "learned": "empty nodes, learnt order"}
+
+
+def starts_table(lines):
+    rows = []
+    for (rate, mode, profile, nodes), found in group(sorted(lines, key=lambda line: (line["rate"], line["mode"], line["profile"])),
+                                                     "rate", "mode", "profile", "nodes").items():
+        rows.append([found[0]["image"], rate, FLEET[mode], PROFILES[profile], nodes, *(spread(line[key] for line in found) for key in ("first", "median", "last")),
+                     spread((line["received"] / 1e6 for line in found), 1), spread((line["served"] / 1e6 for line in found), 1)])
+    return table(["image", "link", "how", "order", "nodes", "first s", "median s", "last s", "a node received MB", "sent by registry and proxy MB"], rows)
+
+
+FAULTS = {"none": "none", "interior": "a node that feeds others is killed", "cut": "the same falls silent", "leaf": "a leaf falls silent",
+          "root": "the node that the proxy feeds is killed", "third": "a third of the nodes is killed", "churn": "nodes leave and join all the time",
+          "proxy": "the proxy is killed", "manager": "the tree-manager is killed, back after 4 s", "both": "proxy and manager are killed"}
+
+
+def faults_table(lines):
+    def seconds(value):
+        return "–" if value is None else f"{value:.2f}"
+    rows = []
+    for line in lines:
+        start, moved = line.get("start"), f"{len(line['moved'])}, {len(line['own'])}" if "moved" in line else "–"
+        started = "–" if start is None else seconds(max(start.values())) if isinstance(start, dict) else "failed"
+        rows.append([FAULTS[line["case"]], line["nodes"], line["rate"], seconds(line["before"]["max"]), seconds(line["after"]["p99"]),
+                     f"**{line['after']['max']:.2f}**", "all right" if not line["wrong"] else f"{len(line['wrong'])} wrong", moved, seconds(line["mended"]),
+                     f"{line['served']:.2f}", f"{line['rise']:.3f}" if line.get("rise") else "–", started])
+    return table(["what fails", "nodes", "link", "longest read before s", "99 % of later reads within s", "longest stall s", "bytes read",
+                  "nodes moved, of them its children", "trees mended after s", "registry and proxy sent, copies", "against no fault", "another image started within s"], rows)
+
+
+def update_table(lines):
+    rows = []
+    for line in lines:
+        first, second = line["version_1"], line["version_2"]
+        rows.append([line["image"], line["what"], f"{line['nodes']}, {line['wave']} at a time", FLEET[line["mode"]], UPDATES[line["how"]],
+                     *(f"{number / 1e6:.1f}" for number in (line["bytes"], line["new"], first["received"], second["received"], first["served"], second["served"])),
+                     f"{first['median']:.2f}, {second['median']:.2f}"])
+    return table(["image", "other in version 2", "nodes", "how", "what a node gets", "version 2 MB", "new in it MB", "a node received of 1 MB", "**of 2 MB**",
+                  "registry and proxy sent of 1 MB", "**of 2 MB**", "a node's seconds, 1 and 2"], rows)
+
+
+UPDATES = {"start": "a start's reads", "prefetch": "all of it"}

@@ -21,14 +21,13 @@ manager's trees did not have the dead any more. `proxy`: what registry and proxy
 the run without a fault (case none, the same order).
 """
 import argparse
-import json
 import random
 import subprocess
 import sys
 import threading
 import time
 
-from lablib import Lab, bits_per_second, mount_all, percentiles
+from lablib import Lab, bits_per_second, json_lines, mount_all, percentiles
 from readers import PacedReader, random_image_pieces
 
 CASES = ["none", "interior", "cut", "leaf", "root", "third", "churn", "proxy", "manager", "both"]
@@ -235,7 +234,7 @@ def main():
     parser.add_argument("--json")
     arguments = parser.parse_args()
     pieces = random_image_pieces(f"random-{arguments.mib}")
-    results, missed, usual = [], [], {}
+    put, missed, usual = json_lines(arguments.json), [], {}
     print(f"{'case':16} {'before':>13} {'':6} {'after':>13}\n{'':16} " + " ".join(f"{heading:>6}" for heading in HEADINGS))
     for order in arguments.orders.split(","):
         for case in arguments.cases.split(","):
@@ -244,15 +243,11 @@ def main():
                 usual[order] = result["served"]
             elif order in usual:
                 result["rise"] = result["served"] / usual[order]
-            results.append(result)
+            put(result)
             print(f"{case + ' ' + order:16} " + " ".join(f"{cell:>6}" for cell in row(result)), flush=True)
             for line in misses(arguments, result):
                 missed.append(line)
                 print(f"missed: {line}", flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as out:
-            for result in results:
-                print(json.dumps(result), file=out)
     return 1 if arguments.check and missed else 0
 
 

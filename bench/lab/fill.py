@@ -10,12 +10,11 @@ counters of the switch's ports. Every node's layers are compared with their dige
 less. --nodes, --mib may be lists: 8,16,32. --check: exit 1 when a bar is missed.
 """
 import argparse
-import json
 import statistics
 import sys
 import time
 
-from lablib import Lab, bits_per_second, finish_all, summary
+from lablib import Lab, bits_per_second, finish_all, json_lines, summary
 
 
 def fill(lab, image):
@@ -71,7 +70,7 @@ def main():
     parser.add_argument("--json")
     arguments = parser.parse_args()
     slow = dict(item.split("=", 1) for item in arguments.slow)
-    every, missed = [], []
+    put, missed = json_lines(arguments.json), []
     print(f"{'mode':6} {'nodes':>5} {'MiB':>5} {'link s':>7} {'first':>7} {'median':>7} {'last':>7} {'x link':>7} {'served':>7} "
           f"{'sent by a node':>15} {'depth':>5}")
     for nodes in map(int, arguments.nodes.split(",")):
@@ -84,17 +83,13 @@ def main():
                             lab.sh("slow", node, "--up", rate)
                         f = fill(lab, image)
                     f["slow"] = slow
-                    every.append(f)
+                    put(f)
                     sent = [f["links"][node]["sent"] / f["bytes"] for node in f["seconds"]]
                     print(f"{mode:6} {nodes:5} {mib:>5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
                           f"{f['x_link']:7.2f} {f['served']:7.3f} {statistics.median(sent):6.2f} to {max(sent):5.2f} {f['depth']:5}",
                           flush=True)
                     if mode != "star":
                         missed += misses(f, slow, arguments)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as out:
-            for f in every:
-                print(json.dumps(f), file=out)
     for line in missed:
         print(f"missed: {line}")
     return 1 if arguments.check and missed else 0

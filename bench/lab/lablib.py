@@ -163,6 +163,12 @@ def finish_all(started):
     return ended
 
 
+def json_lines(path):
+    """A function that adds a line to the file, at once; to none if there is no path."""
+    out = open(path or os.devnull, "w", encoding="utf-8")  # for as long as the program runs
+    return lambda line: print(json.dumps(line), file=out, flush=True)
+
+
 def summary(times):
     ordered = sorted(times)
     return {"first": ordered[0], "median": statistics.median(ordered), "last": ordered[-1]}

@@ -8,13 +8,12 @@ Each round starts with empty stores and without a profile; then the stores are e
 tree-manager has learned. `x one` is the median over that of a single node in the same mode.
 """
 import argparse
-import json
 import statistics
 import sys
 import threading
 import time
 
-from lablib import Lab, summary
+from lablib import Lab, json_lines, summary
 
 COMMAND = ["python3", "-c", "import numpy; print('ready', numpy.__version__)"]
 
@@ -57,7 +56,7 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("command", nargs="*", default=COMMAND)
     arguments = parser.parse_args()
-    results, alone = [], {}
+    put, alone = json_lines(arguments.json), {}
     print(f"{'mode':6} {'nodes':>5} {'profile':>8} {'first':>7} {'median':>7} {'last':>7} {'x one':>6} {'a node received':>16} {'proxy sent':>11}")
     for nodes in map(int, arguments.nodes.split(",")):
         for mode in arguments.modes.split(","):
@@ -72,14 +71,10 @@ def main():
                                 lab.sh("start", node)
                         r = burst(lab, arguments.image, arguments.command)
                         r |= {"mode": mode, "nodes": nodes, "profile": profile, "rate": arguments.rate, "image": arguments.image}
-                        results.append(r)
+                        put(r)
                         one = alone.setdefault((mode, profile), r["median"])
                         print(f"{mode:6} {nodes:5} {profile:>8} {r['first']:7.2f} {r['median']:7.2f} {r['last']:7.2f} "
                               f"{r['median'] / one:6.2f} {r['received'] / 1e6:13.1f} MB {r['served'] / 1e6:8.1f} MB", flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as out:
-            for r in results:
-                print(json.dumps(r), file=out)
 
 
 if __name__ == "__main__":

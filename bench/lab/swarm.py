@@ -12,7 +12,6 @@ arrived. The last --readers nodes have the image mounted and read
 milliseconds. Every node's layers are compared with their digests at the end.
 """
 import argparse
-import json
 import os
 import random
 import sys
@@ -20,7 +19,7 @@ import tempfile
 import threading
 import time
 
-from lablib import Lab, MODES, bits_per_second, finish_all, mount_all, percentiles, summary
+from lablib import Lab, MODES, bits_per_second, finish_all, json_lines, mount_all, percentiles, summary
 
 SWARM = """
 [swarm]
@@ -119,18 +118,14 @@ def main():
     print(f"{'mode':7} {'nodes':>5} {'MiB':>5} {'link s':>7} {'first':>7} {'median':>7} {'last':>7} {'x link':>7} {'served':>7} {'sent':>5} "
           f"{'by swarm':>8} {'cpu/GiB':>8} {'read ms':>14}")
     image = f"random-{arguments.mib}" + (f"x{arguments.layers}" if arguments.layers > 1 else "")
-    every = []
+    put = json_lines(arguments.json)
     for _ in range(arguments.rounds):
         for mode in arguments.modes.split(","):
             f = {"mode": mode, **run(mode, arguments, image)}
-            every.append(f)
+            put(f)
             print(f"{mode:7} {f['nodes']:5} {f['bytes'] >> 20:5} {f['ideal']:7.2f} {f['first']:7.2f} {f['median']:7.2f} {f['last']:7.2f} "
                   f"{f['x_link']:7.2f} {f['served']:7.3f} {f['most_sent']:5.2f} {f['by_swarm']:8.2f} {f['cpu_per_gib']:8.2f} "
                   f"{f['read']['p50'] * 1e3:6.1f} {f['read']['p99'] * 1e3:7.1f}", flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as out:
-            for f in every:
-                print(json.dumps(f), file=out)
 
 
 if __name__ == "__main__":
