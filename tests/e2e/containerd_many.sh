@@ -12,24 +12,15 @@ agent_rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$AGENT_PID/status"; }
 
 # variants COUNT: lazy/v:0 … are converted: the base image with a small layer of its own each.
 variants() {
-  local i layout base
+  local i base
   base=$("$SOURCE_DIR/tests/images/make_image.sh" base)
-  base=${base#oci:}; base=${base%:base}
+  base=${base#oci:}
+  python3 -B "$SOURCE_DIR/tests/images/variants.py" "${base%:base}" "$WORK/variants" "$1"
   for ((i = 0; i < $1; ++i)); do
-    layout=$WORK/variants/$i
-    mkdir -p "$layout/root/variant"
-    echo "$i" >"$layout/root/variant/number"
-    tar -C "$layout/root" --sort=name --owner=0 --group=0 -czf "$layout/layer.tar.gz" variant
-    # The base's only layer, by its descriptor's digest.
-    local manifest layer
-    manifest=$(jq -r '.manifests[0].digest' "$base/index.json")
-    layer=$(jq -r '.layers[0].digest' "$base/blobs/${manifest/://}")
-    cp --reflink=auto "$base/blobs/${layer/://}" "$layout/base.tar.gz"
-    python3 -B "$SOURCE_DIR/tests/images/oci_layout.py" "$layout/oci" v --cmd /bin/sh "$layout/base.tar.gz" "$layout/layer.tar.gz"
-    push_image "oci:$layout/oci:v" "lazy/v:$i"
+    push_image "oci:$WORK/variants:v$i" "lazy/v:$i"
     convert_image "lazy/v:$i"
-    rm -rf "$layout"
   done
+  rm -rf "$WORK/variants"
 }
 
 containers() {

@@ -4,15 +4,13 @@
 # transient: every file reads right once the trouble is over. permanent: readers get EIO, the log says why, the mount
 # goes, and nothing has crashed or given wrong bytes. commands: convert, inspect and mount end in one clear line and the
 # right exit code, and leave nothing that later counts as whole.
+#
+# Most of it is waiting for deadlines, so faults go side by side, each with a faulty registry and an agent of its own.
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/faults.sh"
 
 small_image one
 start_registry
-start_faulty_registry
-push_image "oci:$WORK/one.layout:x" test/one:1
-image=docker://$FAULTY/test/one:1
-direct=docker://$REGISTRY/test/one:1
-view=$WORK/view
+TREE=$WORK/one.tree
 banyan=("$BANYAN_BIN/banyan" --plain-http --quiet)
 
 # Each of the faults that a read of data can meet, and what the log is to say of it if it lasts.
@@ -33,10 +31,16 @@ readonly DATA_FAULTS=(
 # Faults that last and yet hinder nobody: a whole blob holds the range as well, if that is not far from its start.
 harmless() { [[ $1 == whole ]]; }
 
+# on REPOSITORY: what follows is about it.
+on() {
+  image=docker://$FAULTY/test/$1:1
+  direct=docker://$REGISTRY/test/$1:1
+  view=$WORK/view
+}
+
 mounted_fresh() {
-  DATA_ROOT=$WORK/data.$1
   break_registry
-  start_agent "$2"
+  start_agent "$1"
   banyan --quiet mount "$image" "$view"
 }
 
@@ -47,55 +51,58 @@ gone() {
   ((SECONDS - begin < 5)) || fail "umount took $((SECONDS - begin)) s"
 }
 
-transient() {
-  local entry fault times number=0 pid begin
-  banyan --quiet convert "$direct"
+# each_fault FUNCTION: FUNCTION FAULT WORDS for all of them.
+each_fault() {
+  local entry number=0
+  push_image "oci:$WORK/one.layout:x" test/one:1
+  banyan --quiet convert "docker://$REGISTRY/test/one:1"
   for entry in "${DATA_FAULTS[@]}"; do
-    fault=${entry%%|*}
-    mounted_fresh "transient.$((++number))" 300
-    pid=$(agent_pid)
-    # A stall is noticed after 10 s.
-    case $fault in stall* | hang) times=1 ;; *) times=3 ;; esac
-    break_registry "$fault path=/blobs/ range times=$times"
-    begin=$SECONDS
-    timeout 120 "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$fault, then good: wrong or no answer"
-    (($(faults_seen) == times)) || fail "$fault: met $(faults_seen) times instead of $times"
-    log "$times x $fault, then good: right after $((SECONDS - begin)) s"
-    ((SECONDS - begin < 60)) || fail "$fault: took too long"
-    gone "$pid"
-    stop_agents "$DATA_ROOT"
+    beside "$1.$((++number))" one "$1" "${entry%%|*}" "${entry#*|}"
   done
+  finish_all
 }
 
-permanent() {
-  local entry fault words number=0 pid begin result
-  banyan --quiet convert "$direct"
-  for entry in "${DATA_FAULTS[@]}"; do
-    fault=${entry%%|*} words=${entry#*|}
-    mounted_fresh "permanent.$((++number))" 3
-    pid=$(agent_pid)
-    break_registry "$fault path=/blobs/ range"
-    begin=$SECONDS
-    result=$(timeout 60 bash -c "$(declare -f read_all); read_all '$WORK/one.tree' '$view'") || fail "$fault: reads hang"
-    log "$fault for ever: $result after $((SECONDS - begin)) s"
-    (($(faults_seen) > 0)) || fail "$fault: never met"
-    if harmless "$fault"; then
-      [[ $result =~ ^[0-9]+\ right$ ]] || fail "$fault: $result"
-    else
-      # A chunk that came whole may be shown, though its neighbour is bad.
-      [[ $result =~ ^[0-9]+\ EIO(, [0-9]+ right)?$ ]] || fail "$fault: $result"
-      grep -E "gave up after" "$DATA_ROOT/agent.log" | grep -E "layer sha256:" | grep -E "$words" >/dev/null ||
-        fail "$fault: the log does not say so: $(tail -5 "$DATA_ROOT/agent.log")"
-      log "$(grep -E "gave up after" "$DATA_ROOT/agent.log" | head -n 1)"
-    fi
-    gone "$pid"
-    break_registry
-    banyan --quiet mount "$image" "$view"
-    "$COMPARE_TREES" "$WORK/one.tree" "$view" || fail "$fault: wrong once it was over"
-    gone "$pid"
-    stop_agents "$DATA_ROOT"
-  done
+fault_passes() {
+  local fault=$1 times pid begin
+  mounted_fresh 300
+  pid=$(agent_pid)
+  # A stall is noticed after 10 s.
+  case $fault in stall* | hang) times=1 ;; *) times=3 ;; esac
+  break_registry "$fault path=/blobs/ range times=$times"
+  begin=$SECONDS
+  timeout 120 "$COMPARE_TREES" "$TREE" "$view" || fail "$fault, then good: wrong or no answer"
+  (($(faults_seen) == times)) || fail "$fault: met $(faults_seen) times instead of $times"
+  log "$times x $fault, then good: right after $((SECONDS - begin)) s"
+  ((SECONDS - begin < 60)) || fail "$fault: took too long"
+  gone "$pid"
 }
+transient() { each_fault fault_passes; }
+
+fault_stays() {
+  local fault=$1 words=$2 pid begin result
+  mounted_fresh 3
+  pid=$(agent_pid)
+  break_registry "$fault path=/blobs/ range"
+  begin=$SECONDS
+  result=$(timeout 60 bash -c "$(declare -f read_all); read_all '$TREE' '$view'") || fail "$fault: reads hang"
+  log "$fault for ever: $result after $((SECONDS - begin)) s"
+  (($(faults_seen) > 0)) || fail "$fault: never met"
+  if harmless "$fault"; then
+    [[ $result =~ ^[0-9]+\ right$ ]] || fail "$fault: $result"
+  else
+    # A chunk that came whole may be shown, though its neighbour is bad.
+    [[ $result =~ ^[0-9]+\ EIO(, [0-9]+ right)?$ ]] || fail "$fault: $result"
+    grep -E "gave up after" "$DATA_ROOT/agent.log" | grep -E "layer sha256:" | grep -E "$words" >/dev/null ||
+      fail "$fault: the log does not say so: $(tail -5 "$DATA_ROOT/agent.log")"
+    log "$(grep -E "gave up after" "$DATA_ROOT/agent.log" | head -n 1)"
+  fi
+  gone "$pid"
+  break_registry
+  banyan --quiet mount "$image" "$view"
+  "$COMPARE_TREES" "$TREE" "$view" || fail "$fault: wrong once it was over"
+  gone "$pid"
+}
+permanent() { each_fault fault_stays; }
 
 # No artifact beside the image, and nothing of the commands left behind.
 nothing_published() {
@@ -142,8 +149,58 @@ reads_fail() {
   [[ -z $(mounts_below "$view") ]] || fail "mounted after all"
 }
 
+# beside NAME REPOSITORY COMMAND…: in the background, with a directory, a faulty registry and data root of its own; at most
+# four at once. finish_one, finish_all: waits, tells what they said, and fails if one has.
+declare -A BESIDE=()
+beside() {
+  ((${#BESIDE[@]} < 4)) || finish_one
+  local name=$1 repository=$2
+  shift 2
+  (
+    WORK=$WORK/$name STARTED=()
+    mkdir "$WORK"
+    DATA_ROOT=$WORK/data
+    trap clean_up EXIT
+    trap 'exit 143' HUP INT TERM
+    start_faulty_registry
+    on "$repository"
+    "$@"
+  ) >"$WORK/$name.out" 2>&1 </dev/null &
+  BESIDE[$!]=$name
+  STARTED+=("$!")
+}
+finish_one() {
+  local pid status=0
+  wait -n -p pid "${!BESIDE[@]}" || status=$?
+  cat "$WORK/${BESIDE[$pid]}.out" >&2
+  ((status == 0)) || fail "${BESIDE[$pid]}"
+  unset "BESIDE[$pid]"
+}
+finish_all() { while ((${#BESIDE[@]} > 0)); do finish_one; done; }
+
+# The slow ones: each try waits 10 s for a byte.
+convert_stalls() { convert_fails 5 "stalled" "stall=1000 method=GET path=/blobs/sha256"; }
+convert_copes_with_all() {
+  convert_copes "status=503 times=2" "status=500 method=PATCH times=1" "cut=100000 method=GET path=/blobs/sha256 times=2"
+  convert_copes "status=503 method=PUT times=2" "stall=50000 method=GET path=/blobs/sha256 times=1"
+  break_registry
+  "${banyan[@]}" --data-root "$DATA_ROOT" verify "$direct"
+}
+mount_hangs() {
+  break_registry
+  "${banyan[@]}" --data-root "$WORK/converter" convert "$direct"
+  start_agent 5
+  reads_fail mount 5 "stalled" "hang path=/blobs/"
+}
+
 commands() {
-  local command
+  local command repository
+  for repository in one stalls copes hangs; do push_image "oci:$WORK/one.layout:x" "test/$repository:1"; done
+  beside stalls stalls convert_stalls
+  beside hangs hangs mount_hangs
+  beside copes copes convert_copes_with_all
+  start_faulty_registry
+  on one
   convert_fails 4 "answered 401" "status=401"
   convert_fails 4 "answered 403" "status=403"
   convert_fails 3 "answered 404" "status=404"
@@ -156,11 +213,8 @@ commands() {
   convert_fails 5 "answered 503" "status=503 method=PUT path=/uploads/"
   convert_fails 4 "answered 403" "status=403 method=POST"
   convert_fails 5 "answered 500" "status=500 method=PUT path=/manifests/"
-  convert_fails 5 "stalled" "stall=1000 method=GET path=/blobs/sha256"
-  convert_copes "status=503 times=2" "status=500 method=PATCH times=1" "cut=100000 method=GET path=/blobs/sha256 times=2"
-  convert_copes "status=503 method=PUT times=2" "stall=50000 method=GET path=/blobs/sha256 times=1"
   break_registry
-  "${banyan[@]}" --data-root "$DATA_ROOT" verify "$direct"
+  "${banyan[@]}" --data-root "$DATA_ROOT" convert "$image"
   start_agent 5
   for command in inspect mount; do
     reads_fail "$command" 4 "answered 401" "status=401"
@@ -175,11 +229,11 @@ commands() {
     reads_fail "$command" 6 "wrong bytes" "flip=40 path=/manifests/sha256:"
     reads_fail "$command" 5 "cut" "cut=20 path=/blobs/"
   done
-  reads_fail mount 5 "stalled" "hang path=/blobs/"
   break_registry
   banyan --quiet mount "$image" "$view"
-  "$COMPARE_TREES" "$WORK/one.tree" "$view"
+  "$COMPARE_TREES" "$TREE" "$view"
   banyan umount "$view"
+  finish_all
 }
 
 "${1:?transient, permanent or commands}"
