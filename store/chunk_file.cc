@@ -191,6 +191,16 @@ void ChunkFile::PunchAndRelease(std::span<const ChunkIndex> chunks) {
   const Status punched = WithFd([&](int fd) { return Punch(fd, chunks); });
   // The index says absent already: what stays is room not given back until the chunk is fetched again or the file goes.
   if (!punched) spdlog::warn("{}", punched.error().message);
+  Release(chunks);
+}
+
+void ChunkFile::PunchAndBar(std::span<const ChunkIndex> chunks) {
+  const Status punched = WithFd([&](int fd) { return Punch(fd, chunks); });
+  if (!punched) spdlog::warn("{}", punched.error().message);
+  for (const ChunkIndex chunk : chunks) presence_.Bar(chunk);
+}
+
+void ChunkFile::Release(std::span<const ChunkIndex> chunks) {
   for (const ChunkIndex chunk : chunks) presence_.Release(chunk);
 }
 

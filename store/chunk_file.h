@@ -77,6 +77,9 @@ class ChunkFile {
   std::vector<ChunkIndex> ClaimIdle(uint64_t bytes, bool spare_recent);
   // Punches the holes of owned, ascending chunks and lets go of them.
   void PunchAndRelease(std::span<const ChunkIndex> chunks);
+  // The same in two steps, while the index still speaks of them: they stay unwritable in between.
+  void PunchAndBar(std::span<const ChunkIndex> chunks);
+  void Release(std::span<const ChunkIndex> chunks);
   // The index could not be told of a drop: the bytes of dropped chunks stay, lest it speak of holes. ReleaseDropped()
   // heeds it.
   void KeepDropped() { keep_dropped_.store(true, std::memory_order_relaxed); }

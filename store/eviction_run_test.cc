@@ -41,7 +41,9 @@ class EvictionRunTest : public ::testing::Test {
     return NodeStore::Open(std::move(options)).value();
   }
   static std::shared_ptr<StoredLayer> Fill(NodeStore& store, const TestLayer& source) {
-    auto layer = store.OpenLayer(source.device).value();
+    const auto opened = store.OpenLayer(source.device);
+    EXPECT_TRUE(opened) << opened.error().message;
+    auto layer = opened.value();
     for (ChunkIndex i = 0; i < source.blocks.size(); ++i) {
       const Status put = layer->PutBlocks(i, source.blocks[i]);
       EXPECT_TRUE(put) << put.error().message;
@@ -238,6 +240,36 @@ TEST_F(FullDiskTest, CanStillEvictWhenOthersFilledTheDisk) {
   EXPECT_TRUE(Fill(*store, next)->complete());
   EXPECT_EQ(CountOf(*store, old), 0U);
   ASSERT_TRUE(store->Flush());
+}
+
+// Also when the store begins on such a disk.
+TEST_F(FullDiskTest, GivesRoomBackThoughTheIndexCannotBeWritten) {
+  const std::vector<TestLayer> layers = {EvenLayer(1, 256), EvenLayer(2, 256)};
+  const auto fill_up = [&](const char* name) {
+    const UniqueFd ballast = OpenFile(dir_.path() + "/" + name, O_WRONLY | O_CREAT).value();
+    const std::vector<char> zeros(4096);
+    while (::write(ballast.get(), zeros.data(), zeros.size()) > 0) {
+    }
+  };
+  {
+    const auto store = Open(44 * kMiB);
+    for (const TestLayer& source : layers) Fill(*store, source);
+    ASSERT_TRUE(store->Flush());
+  }
+  fill_up("first");
+  const auto store = Open(44 * kMiB);
+  EXPECT_EQ(ExpectOnlyTruth(*store, layers), 512U);
+  EXPECT_FALSE(store->PutNote("key", "value"));
+  ASSERT_TRUE(store->FreeDisk(1 * kMiB));
+  EXPECT_LT(ExpectOnlyTruth(*store, layers), 512U);
+  EXPECT_TRUE(store->PutNote("key", "value"));
+  fill_up("second");
+  EXPECT_TRUE(Fill(*store, EvenLayer(3, 64))->complete());
+  ASSERT_TRUE(store->Flush());
+  // Nothing is left that could not be written again.
+  std::filesystem::remove(dir_.path() + "/first");
+  std::filesystem::remove(dir_.path() + "/second");
+  for (const TestLayer& source : layers) EXPECT_TRUE(Fill(*store, source)->complete());
 }
 
 }  // namespace

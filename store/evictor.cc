@@ -14,6 +14,9 @@ namespace banyan::store {
 
 namespace {
 
+// Given back beside what is asked for, on a disk that is full.
+constexpr uint64_t kSpareBytes = 4 * kMiB;
+
 // What is taken ahead of need: an eviction costs a synced index write, whatever its size.
 uint64_t Slack(uint64_t budget_bytes) { return std::min<uint64_t>(budget_bytes / 64, 64 * kMiB); }
 
@@ -108,7 +111,9 @@ Status Evictor::Take(uint64_t bytes, const Asker& asker) {
 bool Evictor::FreeDisk(uint64_t bytes, const Asker& asker) {
   if (!started_.load(std::memory_order_relaxed)) return false;
   const std::scoped_lock lock(mutex_);
-  return Evict(bytes, asker) >= bytes;
+  // With it, what must be written beside goes on as well: the index first of all.
+  const uint64_t freed = Evict(bytes + kSpareBytes, asker);
+  return freed >= bytes || Evict(bytes, asker) >= bytes;
 }
 
 uint64_t Evictor::Counted(uint64_t bytes) {
@@ -131,21 +136,56 @@ uint64_t Evictor::Evict(uint64_t need, const Asker& asker) {
       Removal removal = ClaimVictim(core_, inventory.layers[victim.id / 2], victim);
       if (!removal.chunks.empty()) removals.push_back(std::move(removal));
     }
-    if (Status committed = core_.CommitRemovals(removals); !committed) {
-      spdlog::warn("eviction: {}", committed.error().message);
-      for (Removal& removal : removals) TakeBack(removal);
-      return freed;
-    }
-    for (const Removal& removal : removals) {
-      const uint64_t bytes = BytesOf(removal);
-      removal.file->PunchAndRelease(removal.chunks);
-      core_.budget().Give(removal.file->form(), bytes);
-      freed += Counted(bytes);
-    }
+    freed += Remove(removals);
   }
   // The inventory's hold on the layers is gone: those that are not open and empty now can go.
   if (freed != 0) core_.CollectEmpty();
   return freed;
+}
+
+uint64_t Evictor::Remove(std::vector<Removal>& removals) {
+  const Status committed = core_.CommitRemovals(removals);
+  const bool full = !committed && committed.error().code == Code::kResourceExhausted;
+  if (!committed && !full) {
+    spdlog::warn("eviction: {}", committed.error().message);
+    for (Removal& removal : removals) TakeBack(removal);
+    return 0;
+  }
+  uint64_t freed = 0;
+  for (Removal& removal : removals) {
+    const uint64_t bytes = BytesOf(removal);
+    if (full) {
+      removal.file->PunchAndBar(removal.chunks);
+      removal.layer->MarkDirty();
+      removal.owed = true;
+      owed_.push_back(removal);
+    } else {
+      removal.file->PunchAndRelease(removal.chunks);
+    }
+    core_.budget().Give(removal.file->form(), bytes);
+    freed += Counted(bytes);
+  }
+  if (full) {
+    core_.index().EndQuiet();
+    SettleLocked();
+  }
+  return freed;
+}
+
+void Evictor::SettleLocked() {
+  if (owed_.empty() || !core_.CommitRemovals(owed_)) return;
+  for (const Removal& removal : owed_) removal.file->Release(removal.chunks);
+  owed_.clear();
+}
+
+void Evictor::Settle() {
+  const std::scoped_lock lock(mutex_);
+  SettleLocked();
+}
+
+void Evictor::Close() {
+  const std::scoped_lock lock(mutex_);
+  owed_.clear();
 }
 
 }  // namespace banyan::store

@@ -16,7 +16,7 @@ Status StoreCore::CommitRemovals(std::span<Removal> removals) {
   std::vector<Layer*> changed;
   for (Removal& removal : removals) {
     removal.durable.clear();
-    bool spoken_of = removal.file->lost_chunks();
+    bool spoken_of = removal.owed || removal.file->lost_chunks();
     for (const ChunkIndex chunk : removal.chunks) {
       removal.durable.push_back(removal.file->presence().ClearDurable(chunk));
       spoken_of |= removal.durable.back();
@@ -49,6 +49,15 @@ void StoreCore::Wake() {
 }
 
 Status StoreCore::Flush() {
+  Status flushed = FlushOnce();
+  if (!flushed && flushed.error().code == Code::kResourceExhausted && evictor_.FreeDisk(1, Asker{})) {
+    flushed = FlushOnce();
+  }
+  evictor_.Settle();
+  return flushed;
+}
+
+Status StoreCore::FlushOnce() {
   const std::scoped_lock flushing(flush_mutex_);
   std::vector<std::shared_ptr<Layer>> layers;
   std::vector<std::shared_ptr<Layer>> sources;
@@ -130,6 +139,7 @@ void StoreCore::Close() {
     closed_.store(true);
   }
   if (Status flushed = Flush(); !flushed) spdlog::warn("last flush of the store: {}", flushed.error().message);
+  evictor_.Close();
 }
 
 }  // namespace banyan::store

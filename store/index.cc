@@ -27,10 +27,8 @@ constexpr char kWholeBlobKey = 'S';
 constexpr char kNoteKey = 'N';
 constexpr uint8_t kRecordVersion = 1;
 constexpr size_t kChunkRecordBytes = 4 + 4 + Digest::kBytes + Digest::kBytes;
-constexpr uint64_t kReserveBytes = 4 * kMiB;
+constexpr uint64_t kLeastRoomBytes = 2 * kMiB;  // with less it is not tried to open the database to be written
 constexpr std::chrono::milliseconds kQuietAfterFailure{300};
-
-std::string ReserveOf(const std::string& path) { return path + ".reserve"; }
 
 std::string Key(char kind, const Digest& digest) { return kind + std::string(digest.raw()); }
 
@@ -215,18 +213,7 @@ void Index::Batch::PutNote(std::string_view key, std::string_view value) {
 bool Index::Batch::empty() const { return batch_->Count() == 0; }
 
 Index::Index(Database db, std::string path, bool read_only)
-    : path_(std::move(path)), db_(std::move(db)), read_only_(read_only) {
-  MakeReserve();
-}
-
-void Index::MakeReserve() {
-  // Without a reserve the store still works, but a disk filled by others may then keep it from evicting.
-  const std::string path = ReserveOf(path_);
-  if (::access(path.c_str(), F_OK) == 0) return;
-  const Result<UniqueFd> fd = OpenFile(path, O_WRONLY | O_CREAT);
-  if (fd && ::posix_fallocate(fd->get(), 0, static_cast<off_t>(kReserveBytes)) == 0) return;
-  ::unlink(path.c_str());
-}
+    : path_(std::move(path)), db_(std::move(db)), read_only_(read_only) {}
 
 std::shared_ptr<rocksdb::DB> Index::db() const {
   const std::scoped_lock lock(mutex_);
@@ -238,7 +225,7 @@ Status Index::OpenToWrite() {
   if (!read_only_) return {};
   struct statvfs disk {};
   // An attempt leaves files behind that it had no room to finish.
-  if (::statvfs(path_.c_str(), &disk) == 0 && disk.f_bavail * disk.f_frsize < kReserveBytes) {
+  if (::statvfs(path_.c_str(), &disk) == 0 && disk.f_bfree * disk.f_frsize < kLeastRoomBytes) {
     return Fail(Code::kResourceExhausted, "store index: the disk is full");
   }
   BANYAN_ASSIGN(db_, OpenDatabase(kDatabase, path_));
@@ -247,10 +234,8 @@ Status Index::OpenToWrite() {
 }
 
 Result<std::unique_ptr<Index>> Index::TryOpen(const std::string& path) {
-  const auto full = [](const Result<Database>& db) { return !db && db.error().code == Code::kResourceExhausted; };
   Result<Database> db = OpenDatabase(kDatabase, path);
-  if (full(db) && ::unlink(ReserveOf(path).c_str()) == 0) db = OpenDatabase(kDatabase, path);
-  const bool read_only = full(db);
+  const bool read_only = !db && db.error().code == Code::kResourceExhausted;
   if (read_only) {
     Result<Database> readable = OpenDatabaseToRead(kDatabase, path);
     if (!readable) return Fail(db.error());
@@ -275,20 +260,13 @@ Result<std::unique_ptr<Index>> Index::Open(const std::string& path, bool& begun_
   return TryOpen(path);
 }
 
-std::chrono::nanoseconds Index::quiet_left() const {
-  const Clock::time_point until = quiet_until_.load();
-  const Clock::time_point now = Clock::now();
-  return until > now ? until - now : Clock::duration::zero();
-}
-
 Status Index::Write(Batch batch, bool sync) {
-  if (quiet_left() > Clock::duration::zero()) {
+  if (Clock::now() < quiet_until_.load()) {
     return Fail(Code::kResourceExhausted, "store index: a write failed a moment ago");
   }
   Status written = OpenToWrite();
   if (written) written = WriteNow(*batch.batch_, sync);
   if (!written) quiet_until_ = Clock::now() + kQuietAfterFailure;
-  if (written && sync) MakeReserve();
   return written;
 }
 
@@ -297,7 +275,6 @@ Status Index::WriteNow(rocksdb::WriteBatch& batch, bool sync) {
   rocksdb::WriteOptions options;
   options.sync = sync;
   rocksdb::Status status = database->Write(options, &batch);
-  if (status.IsNoSpace()) ::unlink(ReserveOf(path_).c_str());
   if (!status.ok()) {
     // After an error RocksDB refuses writes until told to go on.
     database->Resume();

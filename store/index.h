@@ -94,11 +94,11 @@ class Index {
   // it cannot be opened for a reason that says nothing about it.
   static Result<std::unique_ptr<Index>> Open(const std::string& path, bool& begun_anew);
 
-  // `sync`: on stable storage on return. A full disk is met with a small reserve file, once until there is room again;
-  // after a failure, writes fail at once for a moment rather than each try the disk.
+  // `sync`: on stable storage on return. After a failure, writes fail at once for a moment rather than each try the
+  // disk.
   Status Write(Batch batch, bool sync);
-  // Of that moment; 0: writes are tried.
-  std::chrono::nanoseconds quiet_left() const;
+  // Ends that moment: there is room again.
+  void EndQuiet() { quiet_until_ = Clock::time_point::min(); }
 
   // kNotFound; kDataLoss when it cannot be read.
   Result<image_format::Device> GetLayer(const Digest& blob);
@@ -116,15 +116,14 @@ class Index {
   Result<Summary> ReadSummary();
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   Index(Database db, std::string path, bool read_only);
   static Result<std::unique_ptr<Index>> TryOpen(const std::string& path);
-  void MakeReserve();
   std::shared_ptr<rocksdb::DB> db() const;
   Status WriteNow(rocksdb::WriteBatch& batch, bool sync);
   // Of one that was opened to be read: opens it to be written if there is room now.
   Status OpenToWrite();
-
-  using Clock = std::chrono::steady_clock;
 
   const std::string path_;
   mutable std::mutex mutex_;

@@ -62,11 +62,7 @@ class LocalNodeStore final : public NodeStore {
     return before > after ? before - after : 0;
   }
   void StartEviction() override { core_->evictor().Start(); }
-  bool FreeDisk(uint64_t bytes) override {
-    if (core_->evictor().FreeDisk(bytes, Asker{})) return true;
-    std::this_thread::sleep_for(core_->index().quiet_left());
-    return core_->evictor().FreeDisk(bytes, Asker{});
-  }
+  bool FreeDisk(uint64_t bytes) override { return core_->evictor().FreeDisk(bytes, Asker{}); }
   StoreUsage usage() const override {
     const Budget& budget = core_->budget();
     return {budget.Used(Form::kCompressed), budget.Used(Form::kBlocks), budget.limit(),

@@ -205,7 +205,7 @@ class NodeStore {
   virtual uint64_t DropUnused(const std::set<Digest>& keep) = 0;
   virtual void StartEviction() = 0;
   // For files of others on the store's disk, when it is full: gives back at least `bytes` by eviction. False: it
-  // cannot. May wait a moment for an index that could not be written.
+  // cannot.
   virtual bool FreeDisk(uint64_t bytes) = 0;
   virtual StoreUsage usage() const = 0;
   // Makes everything put so far survive a power cut.

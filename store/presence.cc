@@ -37,7 +37,7 @@ Presence::WriteTurn Presence::BeginWrite(ChunkIndex chunk) {
   uint32_t old = word.load(std::memory_order_acquire);
   while (true) {
     if ((old & kPresent) != 0) return WriteTurn::kPresent;
-    if ((old & kLeases) != 0) return WriteTurn::kDropped;
+    if ((old & (kLeases | kDoomed)) != 0) return WriteTurn::kDropped;
     if ((old & kOwned) != 0) {
       word.wait(old, std::memory_order_acquire);
       old = word.load(std::memory_order_acquire);
@@ -110,6 +110,11 @@ void Presence::Restore(ChunkIndex chunk, bool durable) {
 
 void Presence::Release(ChunkIndex chunk) {
   words_[chunk].store(0, std::memory_order_release);
+  words_[chunk].notify_all();
+}
+
+void Presence::Bar(ChunkIndex chunk) {
+  words_[chunk].store(kOwned | kDoomed, std::memory_order_release);
   words_[chunk].notify_all();
 }
 

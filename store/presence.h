@@ -61,6 +61,8 @@ class Presence {
   // Takes a claim back: the chunk is present again, `durable` as ClearDurable() said.
   void Restore(ChunkIndex chunk, bool durable);
   void Release(ChunkIndex chunk);
+  // Instead of Release(), which may come any time later: until then it cannot be written either (kDropped).
+  void Bar(ChunkIndex chunk);
   // Whether nobody leases, writes or removes the chunk, and it is here.
   bool Idle(ChunkIndex chunk) const;
 

@@ -121,9 +121,13 @@ Result<std::shared_ptr<Layer>> StoreCore::OpenLayer(const image_format::Device& 
   BANYAN_TRY(CheckShape(device));
   std::shared_ptr<Layer> layer = FindLive(device.blob_digest);
   if (!layer) {
-    const std::scoped_lock opening(open_mutex_);
-    Result<std::shared_ptr<Layer>> opened = OpenKnownLocked(device.blob_digest);
-    if (!opened && opened.error().code == Code::kNotFound) opened = MakeNewLocked(device);
+    const auto open = [&] {
+      const std::scoped_lock opening(open_mutex_);
+      Result<std::shared_ptr<Layer>> opened = OpenKnownLocked(device.blob_digest);
+      return opened || opened.error().code != Code::kNotFound ? opened : MakeNewLocked(device);
+    };
+    Result<std::shared_ptr<Layer>> opened = open();
+    if (!opened && opened.error().code == Code::kResourceExhausted && evictor_.FreeDisk(1, Asker{})) opened = open();
     if (!opened) return opened;
     layer = std::move(*opened);
   }

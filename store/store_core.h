@@ -34,6 +34,7 @@ struct Removal {
   ChunkFile* file = nullptr;
   std::vector<ChunkIndex> chunks;  // ascending
   std::vector<bool> durable;       // by CommitRemovals(): whether the index spoke of them
+  bool owed = false;               // punched already: the index must be told, whatever it spoke of
 };
 
 // A layer as eviction and scrubbing see it.
@@ -97,6 +98,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   Result<std::shared_ptr<Layer>> MakeNewLocked(const image_format::Device& device);  // open_mutex_ held
   void ForgetLocked(const Digest& blob);                                             // open_mutex_ held
   void KeepSource(const std::shared_ptr<Layer>& source);
+  Status FlushOnce();
   Status SyncFiles(std::span<const std::shared_ptr<Layer>> layers, Synced& synced);
   Status CommitFlush(std::span<const std::shared_ptr<Layer>> layers, const Synced& synced);
 
