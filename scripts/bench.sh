@@ -54,7 +54,7 @@ part_scipy() {
   drop_lines coldstart image scipy
   if full; then
     coldstart --images scipy --links 200mbit --rounds 5
-    coldstart --images scipy --links 1gbit,none --rounds 2
+    coldstart --images scipy --links 1gbit,none --rounds 1
   else
     coldstart --images scipy --links 200mbit --rounds 2
   fi
@@ -65,7 +65,7 @@ part_coldstart() {
   for image in base ${images//,/ }; do drop_lines coldstart image "$image"; done
   if full; then
     coldstart --images "$images" --links 200mbit --rounds 2
-    coldstart --images numpy --links 1gbit,none --rounds 2
+    coldstart --images numpy --links none --rounds 2
   else
     coldstart --images "$images" --links 200mbit --rounds 1
   fi
@@ -79,7 +79,7 @@ part_fill() {
   rm -f "$raw/fill.jsonl"
   if full; then
     add fill bench/lab/fill.py --nodes 16 --mib 256 --modes tree2 --rounds 2
-    add fill bench/lab/fill.py --nodes 8,64 --mib 64 --rate 25mbit --modes tree2
+    add fill bench/lab/fill.py --nodes 8,64 --mib 128 --rate 25mbit --modes tree2
   else
     add fill bench/lab/fill.py --nodes 8 --mib 64 --modes tree2
   fi
@@ -91,8 +91,8 @@ part_transports() {
 part_starts() {
   rm -f "$raw/starts.jsonl"
   if full; then
-    add starts bench/lab/start.py --nodes 1,4,8,16
-    add starts bench/lab/start.py --nodes 1,8,64 --rate 25mbit --modes tree2
+    add starts bench/lab/start.py --nodes 1,8,16
+    add starts bench/lab/start.py --nodes 8,64 --rate 10mbit --modes tree2
   else
     add starts bench/lab/start.py --nodes 1,8
   fi
@@ -103,13 +103,18 @@ part_faults() {
 }
 part_update() {
   rm -f "$raw/update.jsonl"
-  if full; then add update bench/lab/update.py --nodes 8; else add update bench/lab/update.py --nodes 4 --modes tree2; fi
+  if full; then
+    add update bench/lab/update.py --nodes 8 --modes tree2
+    add update bench/lab/update.py --nodes 8 --modes star --how start
+  else
+    add update bench/lab/update.py --nodes 4 --modes tree2
+  fi
 }
 part_convert() {
   rm -f "$raw/convert.jsonl"
   if full; then
     add convert bench/convert.py --images numpy --rounds 2
-    add convert bench/convert.py --images nginx,gcc --rounds 0
+    add convert bench/convert.py --images nginx --rounds 0
   else
     add convert bench/convert.py --images numpy --rounds 1
   fi
