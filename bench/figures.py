@@ -124,7 +124,7 @@ def sharing_table(lines):
     rows = []
     for line in lines:
         new, original = line["bytes"] - line["whole_layers"] - line["chunks"], line["original_bytes"] - line["original_whole_layers"]
-        rows.append([line["image"], line["what"], *(f"{number / 1e6:.1f}" for number in (
+        rows.append([line["image"], line["what"], *(f"{number / 1e6:.2f}" for number in (
             line["bytes"], line["whole_layers"], line["chunks"], new, line["original_bytes"], line["original_whole_layers"], original))])
     return table(["image", "other than before", "converted MB", "of it in whole layers", "in single chunks", "new MB", "as built MB",
                   "of it in whole layers", "new MB"], rows)

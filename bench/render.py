@@ -22,8 +22,9 @@ STARTS = """`create`: pod and container, until runc has started the command; `ru
 ready. The agent's peak with the image on the node includes fetching it before. Learnt order: a tree-manager behind the same link knows what starts on
 earlier nodes, which are gone, touched, and in which order."""
 SHARING = """Of a next version of the image (`bench/images/versions.py`), what a node that has the version before need not fetch; on the right the layers as
-built, of which a registry's clients share whole ones only. What is other: "a newer": in the largest layer above the base one package is newer; "three small
-files": the base layer is built anew, every entry with another time."""
+built, of which a registry's clients share whole ones only. What is other: "a newer": in the largest layer above the base one package is newer (every
+Python file a line longer, programs with another build ID: a rebuild, the favourable case; a new release changes more); "three small files": the base layer
+is built anew, every entry with another time."""
 FAULTS = """Every node reads one image at 0.6 of its link while something fails (`bench/lab/faults.py`); only survivors' reads count."""
 REPRODUCE = """<!-- docs: not run: they measure for minutes to hours, and need a quiet machine -->
 ```sh
