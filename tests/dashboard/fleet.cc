@@ -2,7 +2,7 @@
 // bytes come. What happens is told on standard input, a line an order; each is answered by a line, "ok" or "error: …":
 //
 //   add COUNT FUNCTION ZONES [PREFIX]   COUNT agents PREFIX1…, dealt out to that many zones (1: none); waits for their
-//                                       places
+//                                       places. More than 2,500 share connections, as one process cannot serve so many
 //   name NAME FUNCTION ZONE             one agent of that name (percent-encoded; so is ZONE)
 //   kill NAME                           its connection is cut, as when the process dies
 //   hold PERMILLE                       all hold so much; not all of it: bytes flow
@@ -46,6 +46,8 @@ using namespace std::chrono_literals;
 using namespace proto::tree;
 
 constexpr uint32_t kSomePort = 7000;
+constexpr uint32_t kConnectionsOfTheirOwn = 2'500;
+constexpr uint32_t kSharers = 20;
 constexpr uint64_t kBlobBytes = 412'000'000;
 constexpr uint64_t kGiga = 1'000'000'000;
 
@@ -71,12 +73,9 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
 // One agent's session, on gRPC's callback API.
 class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> {
  public:
-  Agent(const std::string& manager, const std::string& token, std::string name, std::string zone, std::string function,
-        uint32_t number)
-      : name_(std::move(name)),
-        function_(std::move(function)),
-        number_(number),
-        stub_(TreeManager::NewStub(ChannelTo(manager))) {
+  Agent(const std::shared_ptr<grpc::Channel>& channel, const std::string& token, std::string name, std::string zone,
+        std::string function, uint32_t number)
+      : name_(std::move(name)), function_(std::move(function)), number_(number), stub_(TreeManager::NewStub(channel)) {
     if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
     Hello& hello = *outgoing_.mutable_hello();
     hello.set_node(name_);
@@ -242,7 +241,7 @@ class Fleet {
     if (verb == "hold" && words >> permille_) return "ok";
     if (verb == "name" && words >> name >> function) {
       words >> zone;
-      AddOne(Decode(name), Decode(zone), function);
+      AddOne(ChannelTo(manager_), Decode(name), Decode(zone), function);
       return "ok";
     }
     words >> name >> function;
@@ -261,18 +260,21 @@ class Fleet {
     std::string prefix = "node-";
     if (!(words >> count >> function >> zones)) return "error: add COUNT FUNCTION ZONES";
     words >> prefix;
+    std::shared_ptr<grpc::Channel> channel;
     for (uint32_t i = 0; i < count; ++i) {
+      if (count <= kConnectionsOfTheirOwn || i % kSharers == 0) channel = ChannelTo(manager_);
       MutexLock lock(mutex_);
       const std::string zone = zones < 2 ? "" : fmt::format("eu-{}", static_cast<char>('a' + i % zones));
-      AddOne(fmt::format("{}{}", prefix, i + 1), zone, function);
+      AddOne(channel, fmt::format("{}{}", prefix, i + 1), zone, function);
       lock.Unlock();
       if (i % 50 == 49) std::this_thread::sleep_for(5ms);
     }
     return Wait();
   }
 
-  void AddOne(const std::string& name, const std::string& zone, const std::string& function) BANYAN_REQUIRES(mutex_) {
-    agents_[name] = std::make_unique<Agent>(manager_, token_, name, zone, function, ++numbers_);
+  void AddOne(const std::shared_ptr<grpc::Channel>& channel, const std::string& name, const std::string& zone,
+              const std::string& function) BANYAN_REQUIRES(mutex_) {
+    agents_[name] = std::make_unique<Agent>(channel, token_, name, zone, function, ++numbers_);
   }
 
   std::string Wait() {
