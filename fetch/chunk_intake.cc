@@ -51,6 +51,7 @@ std::optional<LocalChunk> FindLocally(store::StoredLayer& layer, ChunkIndex chun
     spdlog::warn("{}: cannot be copied from another layer: {}", ChunkName(layer, chunk), copied.error().message);
   }
 
+  CopyCompressed(layer, chunk);
   const auto compressed = layer.GetCompressed(chunk);
   if (!compressed) return std::nullopt;
   auto held = TakeIn(layer, chunk, *compressed, false);
@@ -58,6 +59,15 @@ std::optional<LocalChunk> FindLocally(store::StoredLayer& layer, ChunkIndex chun
   spdlog::warn("{}; dropped from the store", held.error().message);
   layer.Drop(chunk);
   return std::nullopt;
+}
+
+bool CopyCompressed(store::StoredLayer& layer, ChunkIndex chunk) {
+  if (layer.HasCompressed(chunk)) return false;
+  const Result<bool> copied = layer.CopyCompressedFromOther(chunk);
+  if (!copied && copied.error().code != Code::kResourceExhausted) {
+    spdlog::warn("{}: cannot be copied from another layer: {}", ChunkName(layer, chunk), copied.error().message);
+  }
+  return copied && *copied;
 }
 
 Result<HeldChunk> TakeIn(store::StoredLayer& layer, ChunkIndex chunk, std::span<const std::byte> compressed,

@@ -29,9 +29,12 @@ struct LocalChunk {
   std::string_view from;  // "store" or "reuse"; empty: it was there already
 };
 
-// Gets the chunk without the network: it is there, or another layer has its blocks, or the store has its compressed
-// form (a bad one is dropped).
+// Gets the chunk without the network: it is there, or another layer has its blocks, or this one or another its
+// compressed form (a bad one is dropped).
 std::optional<LocalChunk> FindLocally(store::StoredLayer& layer, ChunkIndex chunk);
+
+// Copies its compressed form from another layer, if it is not here. Whether it did.
+bool CopyCompressed(store::StoredLayer& layer, ChunkIndex chunk);
 
 // Checks, decodes and stores what a source gave. kDataLoss: wrong bytes, nothing was stored. A store that takes nothing
 // is no error: the chunk is held in memory.

@@ -169,6 +169,15 @@ TEST_F(RelayTest, WhereOnlyBlocksAreTheChunkIsFetchedAgain) {
   EXPECT_EQ(source_->requests().size(), 1U);
 }
 
+TEST_F(RelayTest, WhatAnotherLayerHasCompressedIsNotFetched) {
+  stored_->OfferCompressedCopy(5);
+  stored_->OfferCompressedCopy(6);
+  ExpectRelayed(*Relay(5), 5);
+  EXPECT_EQ(relay_->StateOf(5), ChunkState::kHere);
+  ExpectRead(*Read(6), 6);
+  EXPECT_TRUE(source_->requests().empty());
+}
+
 TEST_F(RelayTest, AReaderThatIsServedFromAnotherLayerDoesNotKeepAPeerFromItsChunk) {
   stored_->OfferCopy(5);
   scheduler_->Prefetch(std::vector<Scheduler::PrefetchItem>{{layer_, 5}});

@@ -37,6 +37,7 @@ bool SchedulerCore::DeliverLocally(const LayerPtr& layer, const PlannedRequest& 
   const Forms forms = FormsOf(*layer, chunk);
   Arrival arrival;
   std::string_view from;
+  if (forms != kBlockForm && CopyCompressed(stored, chunk)) from = "reuse";
   if ((forms & kBlockForm) == 0 && stored.HasCompressed(chunk)) {
     arrival.compressed = CompressedIfWanted(*layer, chunk, nullptr);
     if (forms == kCompressedForm && !arrival.compressed) return false;  // evicted meanwhile
@@ -45,7 +46,7 @@ bool SchedulerCore::DeliverLocally(const LayerPtr& layer, const PlannedRequest& 
   } else {
     auto local = FindLocally(stored, chunk);
     if (!local) return false;
-    from = local->from;
+    if (from.empty()) from = local->from;
     arrival.no_room = local->held.lease == nullptr;
     arrival.blocks = std::move(local->held);
     arrival.compressed = CompressedIfWanted(*layer, chunk, nullptr);

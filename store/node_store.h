@@ -89,6 +89,8 @@ class StoredLayer {
   // Looks for the chunk's block digest in the other layers' devices and copies it here (checked). False: no other layer
   // has it.
   virtual Result<bool> CopyFromOther(ChunkIndex chunk) = 0;
+  // The same for its compressed form: of a chunk of the same blocks that was compressed to the same bytes.
+  virtual Result<bool> CopyCompressedFromOther(ChunkIndex chunk) = 0;
 
   // Forgets a chunk that was found bad, in both forms: absent at once; its hole is punched now, or by the last lease on
   // it. Until then PutBlocks of this chunk is kResourceExhausted.

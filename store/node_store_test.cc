@@ -204,6 +204,26 @@ TEST_F(NodeStoreTest, CopiesFromOtherLayersAndFromItself) {
   EXPECT_EQ(ReadDevice(*second, 2), a.blocks[2]);
 }
 
+TEST_F(NodeStoreTest, CopiesWhatAnotherLayerHasCompressedToTheSameBytes) {
+  const auto store = Open();
+  const TestLayer a = MakeLayer({RandomLayer(1, 1).blocks[0], RandomLayer(2, 1).blocks[0]}, 7);
+  TestLayer b = MakeLayer({a.blocks[0], RandomLayer(3, 1).blocks[0], a.blocks[1]}, 7);
+  b.device.blob_digest = Digest::Of("another layer");
+  ASSERT_EQ(b.device.chunks[0].compressed_digest, a.device.chunks[0].compressed_digest);
+  ASSERT_NE(b.device.chunks[2].compressed_digest, a.device.chunks[1].compressed_digest);
+  const auto first = store->OpenLayer(a.device).value();
+  const auto second = store->OpenLayer(b.device).value();
+  ASSERT_TRUE(first->PutBlocks(0, a.blocks[0]));
+  EXPECT_FALSE(second->CopyCompressedFromOther(0).value()) << "there are only blocks";
+  ASSERT_TRUE(first->PutCompressed(0, a.compressed[0]));
+  ASSERT_TRUE(first->PutCompressed(1, a.compressed[1]));
+  EXPECT_TRUE(second->CopyCompressedFromOther(0).value());
+  EXPECT_EQ(second->GetCompressed(0).value(), a.compressed[0]);
+  EXPECT_FALSE(second->Has(0));
+  EXPECT_FALSE(second->CopyCompressedFromOther(1).value());
+  EXPECT_FALSE(second->CopyCompressedFromOther(2).value());
+}
+
 TEST_F(NodeStoreTest, CopyingChecksAndDropsWhatRotted) {
   const auto store = Open();
   const TestLayer a = RandomLayer(1, 2);

@@ -248,19 +248,24 @@ std::vector<KnownLayer> StoreCore::Known() const {
   return known;
 }
 
-std::optional<std::vector<std::byte>> StoreCore::FindBlocks(const image_format::Chunk& chunk, const Layer& self,
-                                                            ChunkIndex self_chunk) {
-  for (const ChunkPlace& place : index_->Places(chunk.block_digest, kMaxPlacesTried)) {
+std::optional<std::vector<std::byte>> StoreCore::FindBytes(Form form, const Layer& self, ChunkIndex self_chunk) {
+  const image_format::Chunk& wanted = self.device().chunks[self_chunk];
+  for (const ChunkPlace& place : index_->Places(wanted.block_digest, kMaxPlacesTried)) {
     if (place.blob == self.device().blob_digest && place.chunk == self_chunk) continue;
     const Result<std::shared_ptr<Layer>> source = OpenKnown(place.blob);
-    if (!source || !(*source)->Has(place.chunk)) continue;
-    if ((*source)->device().chunks[place.chunk].blocks != chunk.blocks) continue;
+    if (!source) continue;
+    const ChunkFile& file = (*source)->file(form);
+    const Digest& digest = form == Form::kBlocks ? wanted.block_digest : wanted.compressed_digest;
+    const uint64_t bytes = form == Form::kBlocks ? wanted.device_range().size() : wanted.blob_range().size();
+    // The index may be of another table than the layer.
+    if (!file.presence().Has(place.chunk) || file.DigestOf(place.chunk) != digest) continue;
+    if (file.BytesOf(place.chunk) != bytes) continue;
     KeepSource(*source);
-    Result<std::vector<std::byte>> blocks = (*source)->ReadChunk(Form::kBlocks, place.chunk, /*from_disk=*/false);
-    if (!blocks) continue;
-    if (Digest::Of(*blocks) == chunk.block_digest) return std::move(*blocks);
+    Result<std::vector<std::byte>> found = (*source)->ReadChunk(form, place.chunk, /*from_disk=*/false);
+    if (!found) continue;
+    if (Digest::Of(*found) == digest) return std::move(*found);
     spdlog::warn("chunk {} of layer {}: bad on disk; dropped", place.chunk, place.blob.ToString());
-    (*source)->DropForm(Form::kBlocks, place.chunk);
+    (*source)->DropForm(form, place.chunk);
   }
   return std::nullopt;
 }

@@ -67,9 +67,8 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::vector<KnownLayer> Known() const;
   // Removes files and records of layers that are not open and have nothing.
   void CollectEmpty();
-  // Blocks of that digest and size from any place but (self, self_chunk), checked.
-  std::optional<std::vector<std::byte>> FindBlocks(const image_format::Chunk& chunk, const Layer& self,
-                                                   ChunkIndex self_chunk);
+  // The chunk's bytes in that form from any place but (self, self_chunk), checked.
+  std::optional<std::vector<std::byte>> FindBytes(Form form, const Layer& self, ChunkIndex self_chunk);
 
   // Takes the claimed chunks out of the index, durably on return. On an error nothing
   // may be punched.

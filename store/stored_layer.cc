@@ -144,9 +144,18 @@ Result<std::vector<std::byte>> Layer::ReadChunk(Form form, ChunkIndex chunk, boo
 Result<bool> Layer::CopyFromOther(ChunkIndex chunk) {
   if (chunk >= size()) return Fail(Code::kInvalidArgument, NameOf(chunk) + ": no such chunk");
   if (Has(chunk)) return true;
-  const std::optional<std::vector<std::byte>> blocks = core_->FindBlocks(device_.chunks[chunk], *this, chunk);
+  const std::optional<std::vector<std::byte>> blocks = core_->FindBytes(Form::kBlocks, *this, chunk);
   if (!blocks) return false;
   BANYAN_TRY(PutBlocks(chunk, *blocks));
+  return true;
+}
+
+Result<bool> Layer::CopyCompressedFromOther(ChunkIndex chunk) {
+  if (chunk >= size()) return Fail(Code::kInvalidArgument, NameOf(chunk) + ": no such chunk");
+  if (HasCompressed(chunk)) return true;
+  const std::optional<std::vector<std::byte>> compressed = core_->FindBytes(Form::kCompressed, *this, chunk);
+  if (!compressed) return false;
+  BANYAN_TRY(PutCompressed(chunk, *compressed));
   return true;
 }
 

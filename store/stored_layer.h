@@ -50,6 +50,7 @@ class Layer final : public StoredLayer, public std::enable_shared_from_this<Laye
   uint64_t compressed_bytes_present() const override { return compressed_->present_bytes(); }
   Result<CompressedChunk> LeaseCompressed(ChunkIndex chunk) override;
   Result<bool> CopyFromOther(ChunkIndex chunk) override;
+  Result<bool> CopyCompressedFromOther(ChunkIndex chunk) override;
   void Drop(ChunkIndex chunk) override;
   void Touch() override;
   std::shared_ptr<void> HoldMounted() override;

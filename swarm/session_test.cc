@@ -78,6 +78,7 @@ class ThrowingLayer final : public store::StoredLayer {
   uint64_t compressed_bytes_present() const override { return inner_->compressed_bytes_present(); }
   Result<store::CompressedChunk> LeaseCompressed(ChunkIndex chunk) override { return inner_->LeaseCompressed(chunk); }
   Result<bool> CopyFromOther(ChunkIndex chunk) override { return inner_->CopyFromOther(chunk); }
+  Result<bool> CopyCompressedFromOther(ChunkIndex chunk) override { return inner_->CopyCompressedFromOther(chunk); }
   void Drop(ChunkIndex chunk) override { inner_->Drop(chunk); }
   void Touch() override { inner_->Touch(); }
   std::shared_ptr<void> HoldMounted() override { return inner_->HoldMounted(); }

@@ -127,10 +127,9 @@ class Lab:
         for blob in self.data_blobs(image):
             hexadecimal = blob["digest"].removeprefix("sha256:")
             compressed = f"{self.data_root(node)}/store/blobs/sha256/{hexadecimal}"
-            if os.path.exists(compressed) and os.path.getsize(compressed) == blob["size"]:
-                if digest_of(compressed) != hexadecimal:
-                    return f"{node}: {compressed} has another digest"
+            if os.path.exists(compressed) and digest_of(compressed) == hexadecimal:
                 continue
+            # Some chunks may be there decoded only: those that another layer had so.
             device = f"{self.data_root(node)}/store/devices/{hexadecimal}"
             if not os.path.exists(device) or digest_of(device) != self.device_digest(hexadecimal):
                 return f"{node}: {blob['digest']} is not there, or not right"

@@ -73,12 +73,21 @@ def bring(lab, version, image, how, wave):
             "most_sent": max(links[node]["sent"] for node in lab.nodes), "took": took, **summary(seconds)}
 
 
+def check(lab):
+    """Ends this program unless version 2 is whole and right on every node; what came compressed is decoded when nothing else is to be done."""
+    deadline = time.monotonic() + 60
+    while wrong := [problem for node in lab.nodes if (problem := lab.check_blobs(node, VERSIONS[1]))]:
+        if time.monotonic() > deadline:
+            sys.exit("\n".join(wrong))
+        time.sleep(1)
+
+
 def update(lab, facts, how, arguments):
     first = bring(lab, VERSIONS[0], arguments.image, how, arguments.wave)
     time.sleep(3)  # until nothing of it is under way
     second = bring(lab, VERSIONS[1], arguments.image, how, arguments.wave)
-    if how == "prefetch" and (wrong := [problem for node in lab.nodes if (problem := lab.check_blobs(node, VERSIONS[1]))]):
-        sys.exit("\n".join(wrong))
+    if how == "prefetch":
+        check(lab)
     total, small = facts["total"], facts["map_bytes"] + facts["metadata_blob_bytes"]
     return {"nodes": len(lab.nodes), "wave": arguments.wave, "rate": arguments.rate, "mode": lab.mode, "how": how, "image": arguments.image,
             "bytes": total["blob_bytes"] + small, "new": total["blob_bytes"] - total["shared_with_other_image"]["blob_bytes"] + small,

@@ -117,6 +117,13 @@ Result<bool> FakeStoredLayer::CopyFromOther(ChunkIndex chunk) {
   return true;
 }
 
+Result<bool> FakeStoredLayer::CopyCompressedFromOther(ChunkIndex chunk) {
+  const std::lock_guard lock(mutex_);
+  if (!offered_compressed_.contains(chunk)) return false;
+  compressed_[chunk] = layer_.Compressed(chunk);
+  return true;
+}
+
 void FakeStoredLayer::Drop(ChunkIndex chunk) {
   const std::lock_guard lock(mutex_);
   dropped_.push_back(chunk);
@@ -127,6 +134,11 @@ void FakeStoredLayer::Drop(ChunkIndex chunk) {
 void FakeStoredLayer::OfferCopy(ChunkIndex chunk) {
   const std::lock_guard lock(mutex_);
   offered_.insert(chunk);
+}
+
+void FakeStoredLayer::OfferCompressedCopy(ChunkIndex chunk) {
+  const std::lock_guard lock(mutex_);
+  offered_compressed_.insert(chunk);
 }
 
 void FakeStoredLayer::SetRoomForCompressed(bool room) {

@@ -32,6 +32,7 @@ class FakeStoredLayer final : public store::StoredLayer {
   uint64_t compressed_bytes_present() const override;
   Result<store::CompressedChunk> LeaseCompressed(ChunkIndex chunk) override;
   Result<bool> CopyFromOther(ChunkIndex chunk) override;
+  Result<bool> CopyCompressedFromOther(ChunkIndex chunk) override;
   void Drop(ChunkIndex chunk) override;
   void Touch() override {}
   std::shared_ptr<void> HoldMounted() override { return nullptr; }
@@ -39,6 +40,8 @@ class FakeStoredLayer final : public store::StoredLayer {
 
   // Another layer has this chunk's blocks.
   void OfferCopy(ChunkIndex chunk);
+  // Its compressed form.
+  void OfferCompressedCopy(ChunkIndex chunk);
   // Whether PutCompressed() stores; otherwise it has no room.
   void SetRoomForCompressed(bool room);
   void SetCompressed(ChunkIndex chunk, std::vector<std::byte> bytes);
@@ -67,6 +70,7 @@ class FakeStoredLayer final : public store::StoredLayer {
   uint64_t bytes_ = 0;
   std::map<ChunkIndex, std::vector<std::byte>> compressed_;
   std::set<ChunkIndex> offered_;
+  std::set<ChunkIndex> offered_compressed_;
   std::vector<ChunkIndex> dropped_;
   size_t puts_ = 0;
   bool room_for_compressed_ = true;
