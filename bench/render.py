@@ -240,15 +240,6 @@ def plot(document, name, svg):
     return f"![{name}]({os.path.basename(directory)}/{name}.svg)"
 
 
-def travels_again(updates):
-    """What is fetched whole is not put together of other layers' chunks where nodes keep it for peers: said when the figures show it."""
-    again = [line["version_2"]["received"] / line["new"] for line in updates if line["how"] == "prefetch" and line["version_2"]["received"] > 1.2 * line["new"]]
-    if not again:
-        return []
-    return [f"**Prefetched, a node receives up to {max(again):.0f} times what is new**: chunks that a node has are used again for reads, but what it fetches whole, "
-            "to hand it on compressed, comes whole."]
-
-
 def fleet(raw, document):
     """What many nodes do at once, in the lab."""
     fills, transports, starts, faults, updates = (raw[part] for part in ("fill", "transports", "starts", "faults", "update"))
@@ -260,7 +251,7 @@ def fleet(raw, document):
                     starts and figures.starts_table(starts))
     page += section("Fleet: failures under load", [FAULTS], faults and figures.faults_table(faults))
     page += section("Fleet: a rolling update", ["Every node has version 1 and gets version 2, wave by wave (`bench/lab/update.py`). New: chunks that version 1 has not, map and "
-                                                "metadata included; what a node received includes the connections' overhead.", *travels_again(updates)],
+                                                "metadata included; what a node received includes the connections' overhead."],
                     updates and figures.update_table(updates))
     return page
 

@@ -1,7 +1,7 @@
 // The fetch scheduler: decides which chunk is fetched next, and makes layers readable while they arrive.
 //
 // A read is answered from the store if its chunks are there. What is missing is fetched once, however many readers wait
-// for it (single flight): copied from another layer that has the same blocks, decoded from compressed bytes that the
+// for it (single flight): copied from another layer that has the same chunk, decoded from compressed bytes that the
 // store keeps, or asked of the layer's source, adjacent chunks in one request. Demand goes before prefetch, prefetch
 // before fill.
 //
