@@ -143,10 +143,7 @@ export class TreeDrawing {
     this.canvas.addEventListener('mousemove', (event) => this.#hover(event));
     this.canvas.addEventListener('mouseleave', () => this.#hover(null));
     this.canvas.addEventListener('click', (event) => this.#click(event));
-    this.canvas.addEventListener('dblclick', (event) => {
-      const id = this.#at(event);
-      if (id) this.events.fold(id);
-    });
+    this.canvas.addEventListener('dblclick', () => this.clicked && this.events.fold(this.clicked));
     this.element.addEventListener('keydown', (event) => this.#key(event));
     this.element.addEventListener('focus', () => this.#draw());
     this.element.addEventListener('blur', () => this.#draw());
@@ -190,11 +187,15 @@ export class TreeDrawing {
     this.events.hover(id, event?.clientX ?? 0, event?.clientY ?? 0);
   }
 
+  // The second of two clicks is the first one's node's: picking a node may move the drawing from under the pointer.
   #click(event) {
+    if (event.detail > 1) return;
     const id = this.#at(event);
     if (id) this.active = id;
     this.#describe();
-    if (id && this.items.get(id).node.hidden > 0) this.events.fold(id);
+    const folded = id && this.items.get(id).node.hidden > 0;
+    this.clicked = folded ? null : id;
+    if (folded) this.events.fold(id);
     this.events.select(id || null);
   }
 
