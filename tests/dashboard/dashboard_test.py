@@ -9,6 +9,7 @@ import time
 import urllib.parse
 
 import browser
+import preheating
 from browser import Browser
 from harness import (SKIP, Cluster, PrefixProxy, check_clean, drawn, drawn_edges, edges_of, expect, expect_as_manager, expect_painted, main, until,
                      wait_drawn)
@@ -211,6 +212,17 @@ def pages():
         expect(page.run("getComputedStyle(document.body).backgroundColor") == "rgb(245, 245, 241)", "light is not light")
         accessible(page)
         check_clean(page, cluster.url)
+        preheated(chromium)
+
+
+def preheated(chromium):
+    with Cluster(token=preheating.TOKEN) as cluster:
+        cluster.do(f"add 8 {FUNCTION} 2")
+        page = chromium.open(cluster.url, dark=True)
+        page.wait("window.banyan")
+        preheating.with_token(cluster, page, FUNCTION)
+        accessible_controls(page)
+        preheating.while_closed(cluster, page)
 
 
 def conversions():
@@ -231,10 +243,10 @@ def conversions():
         rows = table_of(page)
         expect(rows["registry.example/shop/app:7"][1:5] == ["running", "25 %", "2/5", "400 MB"], f"the table says {rows}")
         expect(rows["registry.example/shop/bad:1"][1] == "failed" and rows["registry.example/shop/bad:1"][7] == "2.00 s", f"the table says {rows}")
-        expect(page.run("document.querySelector('[role=progressbar]').getAttribute('aria-valuenow')") == "25", "the bar does not say how far it is")
+        expect(page.run("document.querySelector('main [role=progressbar]').getAttribute('aria-valuenow')") == "25", "the bar does not say how far it is")
         expect(page.run("document.querySelector('.conversions .summary').textContent") == "1 running, 1 failed", "the summary is another")
         cluster.convert(**running | {"bytesDone": 300_000_000})
-        page.wait("document.querySelector('[role=progressbar]').getAttribute('aria-valuenow') === '75'", 3)
+        page.wait("document.querySelector('main [role=progressbar]').getAttribute('aria-valuenow') === '75'", 3)
 
         # By keyboard: the failed one, and why.
         page.run("[...document.querySelectorAll('button.link')].find((button) => button.textContent.includes('shop/bad')).focus()")
@@ -242,7 +254,7 @@ def conversions():
         page.wait("document.querySelector('.conversions .message').textContent === 'layer 1 of 2: the tar has no end'")
         cluster.convert(**running | {"state": "DONE", "bytesDone": 400_000_000, "layersDone": 5, "layersReused": 1, "blobBytes": 360_000_000, "chunks": 1500,
                                      "sharedChunks": 700, "sharedBytes": 90_000_000, "endedUnixMicros": int(time.time() * 1e6)})
-        page.wait("!document.querySelector('[role=progressbar]')")
+        page.wait("!document.querySelector('main [role=progressbar]')")
         row = table_of(page)["registry.example/shop/app:7"]
         expect(row[1:7] == ["done", "100 %", "5/5", "400 MB", "360 MB", "25 %"], f"the table says {row}")
 
@@ -269,7 +281,7 @@ def proxy():
         page.wait("document.querySelector('.conversions .empty h2').textContent.startsWith('Nothing has been converted')", 20)
         registry.rate = 2e6  # the first of 8 MB: some seconds
         real.pull_manifest("shop/first")
-        page.wait("((bar) => bar && bar.getAttribute('aria-valuenow') > 0 && bar.getAttribute('aria-valuenow') < 100)(document.querySelector('[role=progressbar]'))", 20)
+        page.wait("((bar) => bar && bar.getAttribute('aria-valuenow') > 0 && bar.getAttribute('aria-valuenow') < 100)(document.querySelector('main [role=progressbar]'))", 20)
         registry.rate = 1e12
         name = f"{registry.name}/shop"
         page.wait(f"[...document.querySelectorAll('tbody tr[data-row]')].some((row) => row.textContent.startsWith('{name}/first') && row.textContent.includes('done'))", 20)
@@ -415,6 +427,10 @@ def prefix():
         page.wait("document.querySelectorAll('.long-table tbody tr[data-row]').length === 9")
         page.run("location.hash = '#/conversions'")
         page.wait("document.querySelector('.proxies').textContent.includes('does not answer')")
+        preheating.from_elsewhere(cluster, chromium)
+        preheating.without_token(page, 9)
+        preheating.refusals(page)
+        preheating.manager_goes(cluster, page, 9)
         check_clean(page, reverse.url)
         expect(not reverse.refused, f"asked beside the prefix: {reverse.refused}")
         reverse.shutdown()

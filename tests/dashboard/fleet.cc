@@ -8,6 +8,8 @@
 //   hold PERMILLE                       all hold so much; not all of it: bytes flow
 //   start NAME FUNCTION                 it reports a cold start
 //   wait                                until all agents have a place
+//   bring THIRDS                        all bring so much of an image that is preheated, a third a beat; at first: 3
+//   refuse NAME ERROR                   it brings a third, and then fails so (both percent-encoded)
 //   proxy ADDRESS                       a registry proxy's status address; once more: it is gone
 //   conversion JSON                     that proxy converts: the JSON form of proto/proxy.proto's Conversion, by its
 //   digest
@@ -19,6 +21,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <deque>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -101,11 +104,16 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
   }
 
   bool assigned() const { return assigned_; }
+  void Refuse(std::string error) {
+    MutexLock lock(mutex_);
+    refusal_ = std::move(error);
+  }
   const std::string& name() const { return name_; }
 
-  void Beat(uint32_t permille, uint64_t round) {
+  void Beat(uint32_t permille, uint64_t thirds, uint64_t round) {
     if (writing_.exchange(true)) return;
     outgoing_.Clear();
+    thirds_due_ = thirds;
     Heartbeat& beat = *outgoing_.mutable_heartbeat();
     // Those further down are behind; some are always complete.
     const uint32_t held = number_ % 5 == 0 ? 1000 : permille * (20 - number_ % 11) / 20;
@@ -134,9 +142,16 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
       }
       assigned_ = true;
     }
+    if (incoming_.has_preheat()) {
+      MutexLock lock(mutex_);
+      preheats_.push_back(incoming_.preheat().id());
+    }
     StartRead(&incoming_);
   }
-  void OnWriteDone(bool ok) override { writing_ = !ok; }
+  void OnWriteDone(bool ok) override {
+    if (ok && SetPreheatReport(thirds_due_.exchange(0))) return StartWrite(&outgoing_);
+    writing_ = !ok;
+  }
   void OnDone(const grpc::Status& /*status*/) override {
     MutexLock lock(mutex_);
     done_ = true;
@@ -161,6 +176,24 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
     beat.set_uplink_bytes_per_second(number_ % 2 == 0 ? total * 2 : 0);
   }
 
+  // The next third of the first of them; false: there is none, or it has `due` of them.
+  bool SetPreheatReport(uint64_t due) {
+    MutexLock lock(mutex_);
+    if (preheats_.empty() || thirds_ >= due) return false;
+    outgoing_.Clear();
+    PreheatReport& report = *outgoing_.mutable_preheat();
+    report.set_id(preheats_.front());
+    report.set_total_bytes(kBlobBytes);
+    report.set_present_bytes(kBlobBytes * ++thirds_ / 3);
+    report.set_ended(thirds_ == 3 || !refusal_.empty());
+    report.set_error(refusal_);
+    if (report.ended()) {
+      preheats_.pop_front();
+      thirds_ = 0;
+    }
+    return true;
+  }
+
   const std::string name_;
   const std::string function_;
   const uint32_t number_;
@@ -171,7 +204,11 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
   std::atomic<bool> writing_{true};
   std::atomic<bool> assigned_{false};
   std::atomic<bool> fed_by_peer_[2] = {};
+  std::atomic<uint64_t> thirds_due_{0};
   Mutex mutex_;
+  std::deque<uint64_t> preheats_ BANYAN_GUARDED_BY(mutex_);
+  uint64_t thirds_ BANYAN_GUARDED_BY(mutex_) = 0;  // of the first of them
+  std::string refusal_ BANYAN_GUARDED_BY(mutex_);
   std::condition_variable changed_;
   bool done_ = false;
 };
@@ -239,6 +276,7 @@ class Fleet {
     std::string function;
     std::string zone;
     if (verb == "hold" && words >> permille_) return "ok";
+    if (verb == "bring" && words >> thirds_) return "ok";
     if (verb == "name" && words >> name >> function) {
       words >> zone;
       AddOne(ChannelTo(manager_), Decode(name), Decode(zone), function);
@@ -248,6 +286,7 @@ class Fleet {
     const auto found = agents_.find(Decode(name));
     if (found == agents_.end()) return "error: no such agent";
     if (verb == "kill") return agents_.erase(found), "ok";
+    if (verb == "refuse") return found->second->Refuse(Decode(function)), "ok";
     if (verb == "start") return found->second->Start(StartOf(function)), "ok";
     return "error: which order?";
   }
@@ -328,7 +367,7 @@ class Fleet {
           MutexLock lock(mutex_);
           uint32_t at = 0;
           for (const auto& [name, agent] : agents_) {
-            if (at++ % 10 == slice) agent->Beat(permille_, round);
+            if (at++ % 10 == slice) agent->Beat(permille_, thirds_, round);
           }
         }
         std::this_thread::sleep_for(100ms);
@@ -341,6 +380,7 @@ class Fleet {
   Mutex mutex_;
   std::map<std::string, std::unique_ptr<Agent>> agents_ BANYAN_GUARDED_BY(mutex_);
   uint32_t permille_ BANYAN_GUARDED_BY(mutex_) = 600;
+  uint64_t thirds_ BANYAN_GUARDED_BY(mutex_) = 3;
   uint32_t numbers_ BANYAN_GUARDED_BY(mutex_) = 0;
   uint64_t starts_ = 0;
   std::atomic<bool> stopping_{false};

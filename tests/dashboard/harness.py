@@ -39,9 +39,10 @@ def until(condition, what, seconds=15, step=0.05):
 class Cluster:
     """One manager, and a process of agents and of a registry proxy that does as it is told."""
 
-    def __init__(self, proxies=()):
+    def __init__(self, proxies=(), token=""):
         """`proxies`: status addresses that the manager is to ask, beside `proxy`, which is the process's own."""
         self.proxies = proxies
+        self.token = token
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="banyan-dashboard-")
@@ -59,12 +60,16 @@ class Cluster:
         self.proxy = f"unix:{self.directory}/proxy.sock"
         with open(f"{self.directory}/manager.toml", "w", encoding="utf-8") as config:
             config.write(f"proxies = {json.dumps([self.proxy, *self.proxies])}\n")
+            if self.token:
+                config.write(f'token_file = "{self.directory}/token"\n')
+                with open(f"{self.directory}/token", "w", encoding="utf-8") as file:
+                    file.write(self.token + "\n")
         self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--config", f"{self.directory}/manager.toml", "--data-root", f"{self.directory}/data", "--listen", "127.0.0.1:0",
                                          "--http", "127.0.0.1:0"], stdout=self.log, stderr=self.log)
         self.http = until(lambda: self._port("dashboard on"), "the manager listens")
         self.port = until(lambda: self._port("listening on"), "the manager listens")
         self.url = f"http://127.0.0.1:{self.http}/"
-        self.fleet = subprocess.Popen([FLEET, f"127.0.0.1:{self.port}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.fleet = subprocess.Popen([FLEET, f"127.0.0.1:{self.port}", *([f"{self.directory}/token"] if self.token else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def _port(self, what):
         expect(self.manager.poll() is None, f"the manager has ended: {open(self.log_path).read()}")
@@ -99,7 +104,8 @@ class Cluster:
         return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
     def api(self, path):
-        with urllib.request.urlopen(self.url + "api/v1/" + path, timeout=10) as answer:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        with urllib.request.urlopen(urllib.request.Request(self.url + "api/v1/" + path, headers=headers), timeout=10) as answer:
             return json.load(answer)
 
 
@@ -177,14 +183,22 @@ class PrefixHandler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_POST(self):
+        self.pass_on(self.rfile.read(int(self.headers["Content-Length"])))
+
     def do_GET(self):
+        self.pass_on(None)
+
+    def pass_on(self, body):
         self.close_connection = True
         if not self.path.startswith(self.server.prefix):
             self.server.refused.append(self.path)
             self.send_error(404)
             return
         try:
-            with urllib.request.urlopen(self.server.target + "/" + self.path[len(self.server.prefix):], timeout=60) as answer:
+            headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
+            request = urllib.request.Request(self.server.target + "/" + self.path[len(self.server.prefix):], body, headers)
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     if name.lower() not in ("connection", "transfer-encoding"):

@@ -6,6 +6,7 @@ import {paletteChanged} from './palette.js';
 import {ConversionsPage} from './conversions_page.js';
 import {FleetPage} from './fleet_page.js';
 import {ImagesPage} from './images_page.js';
+import {PreheatDialog} from './preheat_dialog.js';
 import {StartsPage} from './starts_page.js';
 import {TreesPage} from './trees_page.js';
 
@@ -18,6 +19,7 @@ const STATUS = {
 };
 
 const live = new Live();
+const preheat = new PreheatDialog();
 const main = document.getElementById('main');
 let page = null;
 let pageName = '';
@@ -33,7 +35,7 @@ function route() {
   }
   if (known !== pageName) {
     page?.destroy?.();
-    page = new PAGES[known](live);
+    page = new PAGES[known](live, preheat);
     pageName = known;
     main.replaceChildren(page.element);
     document.title = `${TITLES[known]} · Banyan`;
@@ -89,6 +91,8 @@ async function showVersion() {
 }
 
 document.getElementById('theme').append(themeControl());
+document.getElementById('preheat').append(preheat.button);
+document.body.append(preheat.element);
 document.getElementById('skip').addEventListener('click', () => main.focus());
 for (const kind of ['functions', 'nodes', 'tree', 'starts', 'conversions']) {
   live.addEventListener(kind, () => page?.update?.(kind));

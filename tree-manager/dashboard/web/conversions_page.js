@@ -1,7 +1,7 @@
 // What the registry proxies convert: how far, how large, how much of it other images have already.
 
 import {el, meter, setText} from './dom.js';
-import {bytes, clock, conversionName, count, digest, micros, percent} from './format.js';
+import {bytes, clock, conversionName, conversionReference, count, digest, micros, percent} from './format.js';
 import {LongTable} from './table.js';
 
 const STATES = {running: ['running', 'running'], queued: ['waiting', ''], done: ['done', 'good'], present: ['in the registry', 'good'],
@@ -37,7 +37,7 @@ function when(one) {
 }
 
 export class ConversionsPage {
-  constructor(live) {
+  constructor(live, preheat) {
     this.live = live;
     this.selected = '';
     this.summary = el('span', {class: 'summary quiet', role: 'status'});
@@ -49,10 +49,11 @@ export class ConversionsPage {
       onRow: (one) => { location.hash = `#/conversions/${encodeURIComponent(keyOfConversion(one))}`; }});
     this.title = el('h2');
     this.link = el('a', {class: 'button'}, 'Its nodes');
+    this.preheat = el('button', {type: 'button', onclick: () => preheat.open(conversionReference(this.live.conversions.get(this.selected)))}, 'Preheat…');
     this.facts = el('dl', {class: 'facts'});
     this.message = el('p', {class: 'message'});
     this.one = el('section', {class: 'one', hidden: true, 'aria-label': 'One conversion'},
-      el('div', {class: 'page-head'}, this.title, el('div', {class: 'spring'}), this.link), this.facts, this.message);
+      el('div', {class: 'page-head'}, this.title, el('div', {class: 'spring'}), this.preheat, this.link), this.facts, this.message);
     this.empty = el('div', {class: 'empty'}, el('h2', {}), el('p', {}));
     this.two = el('div', {class: 'two'}, this.table.element, this.one);
     this.element = el('div', {class: 'page conversions'}, el('div', {class: 'page-head'}, el('h1', {}, 'Conversions'), this.summary, el('div', {class: 'spring'}), this.proxies,

@@ -43,10 +43,19 @@ export function conversionName(one) {
   return `${one.registry ? `${one.registry}/` : ''}${one.repository}${by}`;
 }
 
+/** The same as a registry takes it. */
+export function conversionReference(one) {
+  const by = !one.reference ? `@${one.digest}` : /^sha256:[0-9a-f]{64}$/.test(one.reference) ? `@${one.reference}` : `:${one.reference}`;
+  return `${one.registry ? `${one.registry}/` : ''}${one.repository}${by}`;
+}
+
 /** "sha256:5f2a91c0…" */
 export function digest(name) {
   return /^sha256:[0-9a-f]{64}$/.test(name) ? `${name.slice(7, 19)}…` : name;
 }
+
+/** As what nodes pull the image of a function; empty: none of them has said. */
+export function pulledAs(info) { return (info.reference ?? '').replace(/^docker:\/\//, ''); }
 
 /** What people call a function: the image's reference without its digest and scheme, or the digest. */
 export function imageName(info) {

@@ -2,14 +2,14 @@
 
 import {conversionProgress, conversionState, sharedPart} from './conversions_page.js';
 import {el, meter, setText} from './dom.js';
-import {bytes, count, digest, imageName, percent} from './format.js';
+import {bytes, count, digest, imageName, percent, pulledAs} from './format.js';
 import {LongTable} from './table.js';
 import {stateChip} from './trees_page.js';
 
 const STEPS = 10;
 
 export class ImagesPage {
-  constructor(live) {
+  constructor(live, preheat) {
     this.live = live;
     this.selected = '';
     this.table = new LongTable({label: 'Images', keyOf: (info) => info.function, columns: columns((info) => this.#conversionOf(info)), sort: 'nodes', descending: true,
@@ -24,11 +24,13 @@ export class ImagesPage {
     ]});
     this.title = el('h2');
     this.link = el('a', {class: 'button'}, 'Its trees');
+    this.preheat = el('button', {type: 'button', onclick: () => preheat.open(pulledAs(this.live.functions.get(this.selected)))}, 'Preheat…');
     this.facts = el('dl', {class: 'facts'});
     this.spread = el('ol', {class: 'spread', 'aria-label': 'Nodes by how much they hold'});
-    this.one = el('section', {class: 'one', hidden: true}, el('div', {class: 'page-head'}, this.title, el('div', {class: 'spring'}), this.link),
+    this.one = el('section', {class: 'one', hidden: true}, el('div', {class: 'page-head'}, this.title, el('div', {class: 'spring'}), this.preheat, this.link),
       this.facts, el('h3', {}, 'Nodes by how much of it they hold'), this.spread, el('h3', {}, 'Where it is'), this.holders.element);
-    this.element = el('div', {class: 'page images'}, el('div', {class: 'page-head'}, el('h1', {}, 'Images')),
+    this.element = el('div', {class: 'page images'}, el('div', {class: 'page-head'}, el('h1', {}, 'Images'), el('div', {class: 'spring'}),
+      el('button', {type: 'button', onclick: () => preheat.open('')}, 'Preheat another…')),
       el('div', {class: 'two'}, this.table.element, this.one));
   }
 
