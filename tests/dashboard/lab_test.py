@@ -1,11 +1,12 @@
 #!/usr/bin/env -S python3 -B
-"""The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill, search
-and folding; and a Prometheus that scrapes every daemon meanwhile."""
+"""The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill, search,
+folding, a preheating; and a Prometheus that scrapes every daemon meanwhile."""
 import os
 import sys
 import time
 
 import browser
+import preheating
 import prometheus
 from browser import Browser
 from dashboard_test import search_and_fold
@@ -54,6 +55,8 @@ def run(lab, chromium, monitor):
     expect_as_manager(page, lab.tree(IMAGE))
     expect_painted(page)
     expect_scraped(monitor)
+    with open(f"{lab.directory}/token", encoding="utf-8") as token:
+        preheating.real_nodes(page, lab.tree(IMAGE)["function"]["function"], token.readline().strip(), NODES)
 
     victim = next(node["node"] for node in lab.tree(IMAGE)["nodes"] if any(node["node"] in other["parents"] for other in lab.tree(IMAGE)["nodes"])
                   and node["node"] != "n1")
@@ -69,7 +72,7 @@ def run(lab, chromium, monitor):
     page.wait("document.querySelectorAll('.start').length === 1", 10)
     expect(page.run("document.querySelector('.start .where').textContent") == "n1", "the start is not told as n1's")
     page.run("location.hash = '#/fleet'")
-    page.wait(f"document.querySelectorAll('tbody tr[data-row]').length === {NODES - 1}", 10)
+    page.wait(f"document.querySelectorAll('main tbody tr[data-row]').length === {NODES - 1}", 10)
     expect(page.run("[...banyan.live.nodes.values()].every((node) => node.storeBytes > 40e6 && node.storeBudgetBytes > 0)"), "stores are not told")
     page.run("location.hash = '#/conversions'")
     page.wait("document.querySelector('.proxies').textContent.endsWith(':5051 answers')", 10)

@@ -5,7 +5,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from harness import check_clean, expect, until
+from harness import check_clean, expect, until, wait_drawn
 
 TOKEN = "4be1c0ffee.of-the~cluster"
 ERROR = "<img src=x onerror=alert(1)> registry.example: 404"
@@ -94,6 +94,24 @@ def without_token(page, nodes):
     page.type("registry.example/other:1")
     page.key("Enter")
     ended(page, f"{nodes} of {nodes} nodes have the image")
+
+
+def real_nodes(page, function, token, nodes):
+    """Agents that hold the image say so; then back to the trees."""
+    page.run(f"location.hash = '#/images/{function}'")
+    page.wait("document.querySelector('.one') && !document.querySelector('.one').hidden")
+    open_form(page, "Preheat…")
+    page.run("document.getElementById('preheat-plain').click()")
+    page.run("document.getElementById('preheat-token').focus()")
+    page.type(token)
+    page.key("Enter")
+    ended(page, f"{nodes} of {nodes} nodes have the image", 20)
+    rows = states(page)
+    expect(len(rows) == nodes and all(state == "done" and len(set(has.split(" of "))) == 1 for state, has, _ in rows.values()), f"the table says {rows}")
+    print(f"preheated from the page: {rows}")
+    page.key("Escape")
+    page.run(f"location.hash = '#/trees/{function}'")
+    wait_drawn(page, nodes)
 
 
 def while_closed(cluster, page):
