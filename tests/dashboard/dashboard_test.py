@@ -252,6 +252,10 @@ def conversions():
         page.run("[...document.querySelectorAll('button.link')].find((button) => button.textContent.includes('shop/bad')).focus()")
         page.key("Enter")
         page.wait("document.querySelector('.conversions .message').textContent === 'layer 1 of 2: the tar has no end'")
+        preheating.open_form(page, "Preheat…")
+        expect(page.run("document.getElementById('preheat-reference').value") == "registry.example/shop/bad:1", "the form is for another image")
+        page.key("Escape")
+        page.wait("!document.querySelector('dialog.preheat').open")
         cluster.convert(**running | {"state": "DONE", "bytesDone": 400_000_000, "layersDone": 5, "layersReused": 1, "blobBytes": 360_000_000, "chunks": 1500,
                                      "sharedChunks": 700, "sharedBytes": 90_000_000, "endedUnixMicros": int(time.time() * 1e6)})
         page.wait("!document.querySelector('main [role=progressbar]')")
