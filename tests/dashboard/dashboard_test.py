@@ -380,6 +380,14 @@ def hostile():
             page.wait(condition)
         expect(page.run("document.querySelectorAll('main img, main script, main b, [onerror], [onload], [onmouseover]').length") == 0,
                "a name has become markup")
+        page.run(f"location.hash = {json.dumps('#/images/' + quote(function))}")
+        page.wait("document.querySelector('.one') && !document.querySelector('.one').hidden")
+        preheating.open_form(page, "Preheat…")
+        expect(page.run("document.getElementById('preheat-zone').options[1].value") == zone, "the form has not the zone")
+        page.key("Enter")
+        preheating.ended(page, f"{len(names)} of {len(names)} nodes have the image")
+        expect(set(preheating.states(page)) == set(names), "the form has other nodes")
+        expect(page.run("document.querySelectorAll('.preheat img, .preheat script, .preheat b').length") == 0, "a name has become markup in the form")
         expect(page.run("window.pwned === undefined && ({}).node === undefined"), "a name has become code")
         # The policy holds what the code might let through.
         blocked = page.run("""(() => { try { document.body.innerHTML = '<p>x</p>'; return false; } catch (error) { return error instanceof TypeError; } })()""")
