@@ -10,8 +10,8 @@ import urllib.parse
 
 import browser
 import preheating
-from browser import Browser
-from harness import (SKIP, Cluster, PrefixProxy, check_clean, drawn, drawn_edges, edges_of, expect, expect_as_manager, expect_painted, main, until,
+from browser import Browser, BrowserError
+from harness import (SKIP, Cluster, Failure, PrefixProxy, check_clean, drawn, drawn_edges, edges_of, expect, expect_as_manager, expect_painted, main, until,
                      wait_drawn)
 from registry import Proxy, Registry, noise
 
@@ -82,8 +82,25 @@ def search_and_fold(page, count, wanted):
     expect(page.run(f"banyan.page().drawings.every((drawing) => drawing.selected === {json.dumps(wanted)})"), "not marked in both stripes")
     page.run("(() => { const search = document.getElementById('search'); search.value = ''; search.dispatchEvent(new Event('input')); })()")
 
-    # The node below the proxy of the first stripe, by keyboard: to the right, and folded by Space.
+    # The manager may move nodes at any time: then another one is below the proxy, and all is done again.
+    placed = lambda: page.run("JSON.stringify([...banyan.live.tree.members.values()].map((member) => [member.node, member.parents]))")
+    for attempt in range(4):
+        before = placed()
+        try:
+            fold(page, count)
+            return
+        except (BrowserError, Failure) as failure:
+            if attempt == 3 or placed() == before:
+                raise
+            print(f"done again, the trees have changed: {failure}")
+            page.run("[...document.querySelectorAll('button')].find((button) => button.textContent === 'Unfold').click()")
+            wait_drawn(page, count)
+
+
+def fold(page, count):
+    # The node below the proxy of the first stripe, by keyboard: from the proxy to the right, and folded by Space.
     page.run("document.querySelector('.drawing').focus()")
+    page.key("Home")
     page.key("ArrowRight")
     root = page.run("banyan.page().drawings[0].active")
     text = page.run("document.getElementById(document.querySelector('.drawing').getAttribute('aria-activedescendant')).textContent")
