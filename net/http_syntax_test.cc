@@ -201,6 +201,8 @@ TEST(UrlTest, OriginsAndResolution) {
   EXPECT_TRUE(IsLoopbackHost("127.0.0.1:5000"));
   EXPECT_TRUE(IsLoopbackHost("[::1]:1"));
   EXPECT_TRUE(IsLoopbackHost("::1"));
+  EXPECT_TRUE(IsLoopbackHost("::ffff:127.0.0.1"));
+  EXPECT_FALSE(IsLoopbackHost("::ffff:10.0.0.1"));
   EXPECT_FALSE(IsLoopbackHost("::2"));
   EXPECT_FALSE(IsLoopbackHost("127.0.0.1.evil.example"));
   EXPECT_FALSE(IsLoopbackHost("127.evil.example.x"));

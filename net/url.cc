@@ -99,6 +99,8 @@ std::string PercentEncode(std::string_view text) {
 }
 
 bool IsLoopbackHost(std::string_view host) {
+  constexpr std::string_view kMapped = "::ffff:";  // how a server on [::] names IPv4 clients
+  if (host.starts_with(kMapped)) host.remove_prefix(kMapped.size());
   if (host == "::1") return true;
   if (host.starts_with("[")) return host == "[::1]" || host.starts_with("[::1]:");
   host = host.substr(0, host.find(':'));

@@ -99,8 +99,12 @@ bool PreheatApi::Knows(const net::HttpRequest& request) {
 
 HttpResponse PreheatApi::Answer(const net::HttpRequest& request) {
   const std::string* const shown = request.headers.Find("authorization");
-  if (expected_.empty() && !net::IsLoopbackHost(request.client)) {
-    return ErrorAnswer(403, "without a token_file the tree-manager takes preheatings from its own machine only");
+  // The Host too: a page that a browser here has opened may come from a name that now leads to this machine.
+  const std::string* const host = request.headers.Find("host");
+  if (expected_.empty() && !(net::IsLoopbackHost(request.client) && (host == nullptr || net::IsLoopbackHost(*host)))) {
+    return ErrorAnswer(
+        403,
+        "without a token_file the tree-manager takes preheatings from its own machine only, by a loopback address");
   }
   if (!expected_.empty() && (shown == nullptr || Digest::Of(*shown) != Digest::Of(expected_))) {
     HttpResponse refused = ErrorAnswer(401, "the cluster's token is missing or wrong");

@@ -103,6 +103,14 @@ TEST_F(PreheatApiTest, StrangersAreRefused) {
   EXPECT_EQ(open.Answer(request).status, 403);
   request.client = "127.0.0.1";
   EXPECT_EQ(open.Answer(request).status, 202);
+  request.client = "::ffff:127.0.0.1";
+  EXPECT_EQ(open.Answer(request).status, 202);
+  request.headers.Add("host", "localhost:4651");
+  EXPECT_EQ(open.Answer(request).status, 202);
+  request.headers = {};
+  request.headers.Add("content-type", "application/json");
+  request.headers.Add("host", "rebound.example:4651");
+  EXPECT_EQ(open.Answer(request).status, 403);
 }
 
 TEST(ParsePreheatTest, TakesWhatItKnowsOnly) {

@@ -75,13 +75,6 @@ const Asset* FindAsset(std::string_view path) {
   return found == assets.end() ? nullptr : &*found;
 }
 
-// `client`: an address without a port.
-bool IsFromThisMachine(std::string_view client) {
-  constexpr std::string_view kMapped = "::ffff:";
-  if (client.starts_with(kMapped)) client.remove_prefix(kMapped.size());
-  return client == "::1" || net::IsLoopbackHost(client);
-}
-
 template <typename List>
 json ToArray(const List& list) {
   json array = json::array();
@@ -100,7 +93,7 @@ DashboardServer::~DashboardServer() {
 }
 
 void DashboardServer::Handle(const net::HttpRequest& request, const std::shared_ptr<net::HttpReply>& reply) {
-  if (options_.local_only && !IsFromThisMachine(request.client)) {
+  if (options_.local_only && !net::IsLoopbackHost(request.client)) {
     return reply->Send(ErrorAnswer(
         403,
         "the dashboard is for this machine only; dashboard = \"all\" in the manager's configuration changes that"));

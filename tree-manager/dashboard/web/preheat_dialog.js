@@ -96,7 +96,7 @@ export class PreheatDialog {
     if (this.#sending) return;
     const token = this.token.value.trim();
     if (/[^\x21-\x7e]/.test(token)) return this.#refuseToken('No token has such characters.');
-    const request = {reference: this.reference.value.trim(), plain_http: this.plain.checked};
+    const request = {reference: this.reference.value.trim(), 'plain_http': this.plain.checked};
     if (this.zone.value) request.zone = this.zone.value;
     if (this.most.value) request.count = this.most.valueAsNumber;
     this.#sending = true;
