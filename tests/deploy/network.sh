@@ -61,6 +61,9 @@ unshare --net bash -euo pipefail -c '
     echo "$port: $content bytes as content, $control as control, $other without a mark"
     ((content > each && control == 0 && other > each)) || { echo "FAILED: what comes from $port is content, what goes there is not"; exit 1; }
   done
+  read -r content control other < <(bytes 4653)
+  echo "4653: $content $control $other"
+  ((content > 2 * each && control == 0 && other == 0)) || { echo "FAILED: what swarms send in either direction is content"; exit 1; }
   read -r content control other < <(bytes 4650)
   echo "4650: $content $control $other"
   ((content == 0 && control > 2 * each && other == 0)) || { echo "FAILED: what goes to and from 4650 is control"; exit 1; }
