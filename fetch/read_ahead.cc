@@ -1,6 +1,7 @@
 #include "fetch/read_ahead.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace banyan::fetch {
 namespace {
@@ -23,8 +24,18 @@ ReadAhead::Stream& ReadAhead::StreamOf(ChunkRange chunks) {
   return *std::ranges::min_element(streams_, {}, &Stream::used) = fresh;
 }
 
+void ReadAhead::Expect(ChunkIndex chunk) {
+  if (chunk >= expected_.size()) expected_.resize(size_t{chunk} + 1, false);
+  expected_[chunk] = true;
+}
+
+bool ReadAhead::IsExpected(ChunkRange chunks) const {
+  if (chunks.end > expected_.size()) return false;
+  return std::all_of(expected_.begin() + chunks.begin, expected_.begin() + chunks.end, std::identity());
+}
+
 ChunkRange ReadAhead::OnRead(const image_format::ChunkTable& table, ChunkRange chunks) {
-  if (max_bytes_ == 0) return {};
+  if (max_bytes_ == 0 || IsExpected(chunks)) return {};
   Stream& stream = StreamOf(chunks);
   stream.used = ++uses_;
   if (chunks.end <= stream.next) return {};

@@ -50,6 +50,17 @@ TEST(ReadAhead, AJumpEndsTheRunAndInterleavedRunsAreFollowed) {
   EXPECT_FALSE(ahead.OnRead(table, {302, 303}).empty());
 }
 
+TEST(ReadAhead, NothingIsGuessedFromReadsOfWhatIsExpected) {
+  const auto table = Table(100, 64);
+  ReadAhead ahead(4 * kMiB);
+  for (ChunkIndex chunk = 10; chunk < 20; ++chunk) ahead.Expect(chunk);
+  for (ChunkIndex chunk = 10; chunk < 20; ++chunk) EXPECT_TRUE(ahead.OnRead(table, {chunk, chunk + 1}).empty());
+  EXPECT_TRUE(ahead.OnRead(table, {20, 21}).empty());
+  EXPECT_TRUE(ahead.OnRead(table, {21, 22}).empty());
+  EXPECT_FALSE(ahead.OnRead(table, {22, 23}).empty()) << "a run behind what is expected";
+  EXPECT_TRUE(ahead.OnRead(table, {98, 100}).empty());
+}
+
 TEST(ReadAhead, RequestsThatOvertakeEachOtherDoNotEndARun) {
   const auto table = Table(1000, 64);
   ReadAhead ahead(4 * kMiB);

@@ -78,6 +78,7 @@ void Scheduler::Prefetch(std::span<const PrefetchItem> items) {
       chunks.push_back({handle->layer(), item.chunk, item.compressed_only});
     }
   }
+  core_->Expect(chunks);
   core_->Prefetch(chunks);
 }
 

@@ -114,7 +114,8 @@ class Scheduler {
   static std::shared_ptr<RelayLayer> RelayOf(const std::shared_ptr<LazyLayer>& layer);
 
   // Fetches these chunks, in this order, at Priority::kPrefetch; those that are here or under way are skipped. A chunk
-  // that fails three times is left to its reader.
+  // that fails three times is left to its reader. The caller knows what is read: reads of these chunks cause no
+  // read-ahead.
   void Prefetch(std::span<const PrefetchItem> items);
 
   // Fetches the whole layer in the background from now on, as AddOptions::fill does from the start.

@@ -245,6 +245,14 @@ void SchedulerCore::RemoveLayer(Layer& layer) {
 
 // ---- Prefetch and fill ----
 
+void SchedulerCore::Expect(std::span<const WantedChunk> chunks) {
+  for (const WantedChunk& wanted : chunks) {
+    if (wanted.chunk >= wanted.layer->stored->device().chunks.size()) continue;
+    const MutexLock lock(wanted.layer->demand_mutex);
+    wanted.layer->read_ahead.Expect(wanted.chunk);
+  }
+}
+
 void SchedulerCore::Prefetch(std::span<const WantedChunk> chunks) {
   std::vector<WantedChunk> missing;
   for (const WantedChunk& wanted : chunks) {

@@ -413,5 +413,18 @@ TEST_F(SchedulerTest, ASequentialReaderIsReadAheadOf) {
   EXPECT_LE(fetched.chunks, 60U) << "half as much again as was read";
 }
 
+TEST_F(SchedulerTest, WhatAProfileNamesIsFetchedAndNothingBesideIt) {
+  test_layer_ = MakeTestLayer(std::vector<uint32_t>(64, 4));
+  Start(Scheduler::Options{.executor = executor_, .jitter_seed = 7});
+  std::vector<Scheduler::PrefetchItem> profile;
+  for (ChunkIndex chunk = 8; chunk < 24; ++chunk) profile.push_back({layer_, chunk});
+  scheduler_->Prefetch(profile);
+  for (ChunkIndex chunk = 8; chunk < 23; ++chunk) StartRead(*layer_, Chunks(chunk, chunk + 1));
+  const auto last = StartRead(*layer_, Chunks(23, 24));
+  ExpectBytes(*last, test_layer_, Chunks(23, 24));
+  ASSERT_TRUE(scheduler_->WaitIdle(10s));
+  EXPECT_EQ(scheduler_->stats().sources.at("fake").chunks, 16U);
+}
+
 }  // namespace
 }  // namespace banyan::fetch
