@@ -28,7 +28,6 @@ using boost::system::error_code;
 constexpr size_t kReadBytes = 16 * 1024;
 constexpr size_t kTurnBytes = 1024 * 1024;
 constexpr size_t kCopyBytes = 256 * 1024;
-constexpr uint64_t kLimitInterval = 256 * 1024;
 constexpr std::chrono::milliseconds kReleaseInterval{50};
 
 std::string FormatHead(int status, const std::vector<std::pair<std::string, std::string>>& headers,
@@ -389,13 +388,13 @@ void HttpConnection::Pump() {
   }
 }
 
-// Keeps the send buffer in step with the rate.
+// Keeps the send buffer in step with the rate. Looks at it when half a buffer has gone, but every turn at least, since
+// the rate may have fallen.
 void HttpConnection::LimitBacklog() {
   if (server_->options.backlog.count() == 0 || sent_bytes_ < next_limit_at_) return;
-  next_limit_at_ = sent_bytes_ + kLimitInterval;
-  const auto rate = TcpRateOf(socket_.native_handle());
-  if (!rate) return;
-  const auto half = static_cast<int>(SendBufferBytes(*rate, server_->options.backlog) / 2);  // the kernel doubles it
+  const TcpRate rate = TcpRateOf(socket_.native_handle()).value_or(TcpRate());
+  const auto half = static_cast<int>(SendBufferBytes(rate, server_->options.backlog) / 2);  // the kernel doubles it
+  next_limit_at_ = sent_bytes_ + std::min(static_cast<uint64_t>(half), kTurnBytes);
   ::setsockopt(socket_.native_handle(), SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
 }
 
