@@ -28,10 +28,6 @@ using std::chrono::system_clock;
 constexpr int kMaxMessageBytes = 64 << 20;
 constexpr seconds kStartTimeout{10};
 
-Error FromGrpc(const grpc::Status& status) {
-  return Error{static_cast<Code>(status.error_code()), status.error_message()};
-}
-
 Result<std::string> SocketPath(const std::string& data_root) {
   std::string path = data_root + "/agent.sock";
   if (path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -87,16 +83,22 @@ Status StartAgent(const std::string& data_root) {
   return {};
 }
 
-template <typename Reply, typename Request, typename Method>
-Result<Reply> Call(proto::agent::Agent::Stub& stub, Method method, const Request& request) {
-  grpc::ClientContext context;
-  Reply reply;
-  const grpc::Status status = (stub.*method)(&context, request, &reply);
-  if (!status.ok()) return Fail(FromGrpc(status));
-  return reply;
+}  // namespace
+
+Error AgentClient::Failed(const grpc::ClientContext& context, const grpc::Status& status) {
+  const auto silence = Silence(context, status, "the agent at " + path_);
+  asked_ = silence ? Asked::kAgent : Asked::kRegistry;
+  return silence ? *silence : Error{static_cast<Code>(status.error_code()), status.error_message()};
 }
 
-}  // namespace
+template <typename Reply, typename Request, typename Method>
+Result<Reply> AgentClient::Call(Method method, const Request& request) {
+  grpc::ClientContext context;
+  Reply reply;
+  const grpc::Status status = (stub_.get()->*method)(&context, request, &reply);
+  if (!status.ok()) return Fail(Failed(context, status));
+  return reply;
+}
 
 Result<AgentClient> AgentClient::Connect(const std::string& data_root) {
   BANYAN_ASSIGN(const std::string path, SocketPath(data_root));
@@ -104,16 +106,17 @@ Result<AgentClient> AgentClient::Connect(const std::string& data_root) {
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   const auto channel = grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments);
+  if (::access(path.c_str(), R_OK | W_OK) != 0 && errno == EACCES) return FailErrno("ask the agent at " + path, errno);
   if (::access(path.c_str(), F_OK) != 0 || !channel->WaitForConnected(system_clock::now() + milliseconds(500))) {
     return Fail(Code::kUnavailable, fmt::format("no agent answers at {}", path));
   }
-  return AgentClient(channel);
+  return AgentClient(channel, path);
 }
 
 Result<AgentClient> AgentClient::ConnectOrStart(const std::string& data_root) {
   if (auto client = Connect(data_root); client || client.error().code != Code::kUnavailable) return client;
   if (::geteuid() != 0) {
-    return Fail(Code::kPermissionDenied, "mounting needs root: run this command as root");
+    return Fail(Code::kPermissionDenied, "no agent answers, and starting one needs root");
   }
   BANYAN_TRY(MakeDirectories(data_root, 0755));
   BANYAN_TRY(StartAgent(data_root));
@@ -130,43 +133,43 @@ Result<AgentClient> AgentClient::ConnectOrStart(const std::string& data_root) {
 }
 
 Result<proto::agent::MountReply> AgentClient::Mount(const proto::agent::MountRequest& request) {
-  return Call<proto::agent::MountReply>(*stub_, &proto::agent::Agent::Stub::Mount, request);
+  return Call<proto::agent::MountReply>(&proto::agent::Agent::Stub::Mount, request);
 }
 
 Status AgentClient::Umount(const std::string& directory, bool force) {
   proto::agent::UmountRequest request;
   request.set_directory(directory);
   request.set_force(force);
-  BANYAN_TRY(Call<proto::agent::UmountReply>(*stub_, &proto::agent::Agent::Stub::Umount, request));
+  BANYAN_TRY(Call<proto::agent::UmountReply>(&proto::agent::Agent::Stub::Umount, request));
   return {};
 }
 
 Result<proto::agent::ListReply> AgentClient::List() {
-  return Call<proto::agent::ListReply>(*stub_, &proto::agent::Agent::Stub::List, proto::agent::ListRequest());
+  return Call<proto::agent::ListReply>(&proto::agent::Agent::Stub::List, proto::agent::ListRequest());
 }
 
 Result<proto::agent::StatsReply> AgentClient::Stats(const std::string& directory) {
   proto::agent::StatsRequest request;
   request.set_directory(directory);
-  return Call<proto::agent::StatsReply>(*stub_, &proto::agent::Agent::Stub::Stats, request);
+  return Call<proto::agent::StatsReply>(&proto::agent::Agent::Stub::Stats, request);
 }
 
 Result<proto::agent::ScrubReply> AgentClient::Scrub() {
-  return Call<proto::agent::ScrubReply>(*stub_, &proto::agent::Agent::Stub::Scrub, proto::agent::ScrubRequest());
+  return Call<proto::agent::ScrubReply>(&proto::agent::Agent::Stub::Scrub, proto::agent::ScrubRequest());
 }
 
 Result<proto::agent::InfoReply> AgentClient::Info() {
-  return Call<proto::agent::InfoReply>(*stub_, &proto::agent::Agent::Stub::Info, proto::agent::InfoRequest());
+  return Call<proto::agent::InfoReply>(&proto::agent::Agent::Stub::Info, proto::agent::InfoRequest());
 }
 
 Result<proto::agent::ImagesReply> AgentClient::Images() {
-  return Call<proto::agent::ImagesReply>(*stub_, &proto::agent::Agent::Stub::Images, proto::agent::ImagesRequest());
+  return Call<proto::agent::ImagesReply>(&proto::agent::Agent::Stub::Images, proto::agent::ImagesRequest());
 }
 
 Result<proto::agent::StartsReply> AgentClient::Starts(uint32_t limit) {
   proto::agent::StartsRequest request;
   request.set_limit(limit);
-  return Call<proto::agent::StartsReply>(*stub_, &proto::agent::Agent::Stub::Starts, request);
+  return Call<proto::agent::StartsReply>(&proto::agent::Agent::Stub::Starts, request);
 }
 
 Status AgentClient::Prefetch(const proto::agent::PrefetchRequest& request,
@@ -176,7 +179,7 @@ Status AgentClient::Prefetch(const proto::agent::PrefetchRequest& request,
   proto::agent::PrefetchProgress message;
   while (reader->Read(&message)) progress(message);
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return Fail(FromGrpc(status));
+  if (!status.ok()) return Fail(Failed(context, status));
   return {};
 }
 
@@ -184,14 +187,14 @@ Status AgentClient::Pin(const std::string& reference, bool pinned) {
   proto::agent::PinRequest request;
   request.set_reference(reference);
   request.set_pinned(pinned);
-  BANYAN_TRY(Call<proto::agent::PinReply>(*stub_, &proto::agent::Agent::Stub::Pin, request));
+  BANYAN_TRY(Call<proto::agent::PinReply>(&proto::agent::Agent::Stub::Pin, request));
   return {};
 }
 
 Result<proto::agent::DropReply> AgentClient::Drop(const std::string& reference) {
   proto::agent::DropRequest request;
   request.set_reference(reference);
-  return Call<proto::agent::DropReply>(*stub_, &proto::agent::Agent::Stub::Drop, request);
+  return Call<proto::agent::DropReply>(&proto::agent::Agent::Stub::Drop, request);
 }
 
 }  // namespace banyan::cli

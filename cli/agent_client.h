@@ -10,14 +10,16 @@
 
 #include <grpcpp/channel.h>
 
+#include "cli/advice.h"
 #include "common/result.h"
 #include "proto/agent.grpc.pb.h"
 
 namespace banyan::cli {
 
+// Externally synchronised.
 class AgentClient {
  public:
-  // The agent of `data_root`; kUnavailable when none runs.
+  // The agent of `data_root`; kUnavailable when none runs, kPermissionDenied when its socket is another user's.
   static Result<AgentClient> Connect(const std::string& data_root);
   // The same, starting one if need be; waits until it answers (10 s at most). Needs root.
   static Result<AgentClient> ConnectOrStart(const std::string& data_root);
@@ -36,10 +38,21 @@ class AgentClient {
   Status Pin(const std::string& reference, bool pinned);
   Result<proto::agent::DropReply> Drop(const std::string& reference);
 
- private:
-  explicit AgentClient(std::shared_ptr<grpc::Channel> channel) : stub_(proto::agent::Agent::NewStub(channel)) {}
+  // Who did not give what the last failed call was to bring: the agent itself, if it went away, else the registry that
+  // it had asked. For calls that make it ask one.
+  Asked asked() const { return asked_; }
 
+ private:
+  AgentClient(const std::shared_ptr<grpc::Channel>& channel, std::string path)
+      : path_(std::move(path)), stub_(proto::agent::Agent::NewStub(channel)) {}
+
+  Error Failed(const grpc::ClientContext& context, const grpc::Status& status);
+  template <typename Reply, typename Request, typename Method>
+  Result<Reply> Call(Method method, const Request& request);
+
+  std::string path_;
   std::unique_ptr<proto::agent::Agent::Stub> stub_;
+  Asked asked_ = Asked::kAgent;
 };
 
 }  // namespace banyan::cli

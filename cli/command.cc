@@ -8,26 +8,6 @@
 #include <nlohmann/json.hpp>
 
 namespace banyan::cli {
-namespace {
-
-// What the user can do about an error, from its kind alone; the message has the particulars.
-std::string_view AdviceFor(Code code) {
-  switch (code) {
-    case Code::kUnauthenticated:
-      return "log in first (skopeo login, docker login) or name a file with --creds-file";
-    case Code::kPermissionDenied:
-      return "check the credentials and what they may do there";
-    case Code::kUnavailable:
-    case Code::kDeadlineExceeded:
-      return "check that the registry is up and reachable, then try again";
-    case Code::kDataLoss:
-      return "the content is damaged or hostile; get it again from a good source";
-    default:
-      return "";
-  }
-}
-
-}  // namespace
 
 ExitCode ExitCodeOf(Code code) {
   switch (code) {
@@ -68,20 +48,26 @@ std::string DefaultDataRoot() {
   return std::string(home != nullptr ? home : ".") + "/.local/share/banyan";
 }
 
-std::string ErrorLine(std::string_view subject, const Error& error) {
+std::string ErrorLine(std::string_view subject, const Error& error, Asked asked) {
   std::string line = fmt::format("banyan: {}: {}", subject, error.message);
-  if (const std::string_view advice = AdviceFor(error.code); !advice.empty()) line += fmt::format(": {}", advice);
+  if (const auto advice = AdviceFor(error.code, asked); !advice.empty()) line += fmt::format(": {}", advice);
   return line;
 }
 
-int ReportError(const GlobalOptions& globals, std::string_view subject, const Error& error) {
-  fmt::print(stderr, "{}\n", ErrorLine(subject, error));
+int ReportError(const GlobalOptions& globals, std::string_view subject, const Error& error, Asked asked) {
+  fmt::print(stderr, "{}\n", ErrorLine(subject, error, asked));
   if (globals.json) {
-    const nlohmann::json document = {
-        {"error", {{"code", CodeName(error.code)}, {"subject", subject}, {"message", error.message}}}};
-    fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintJson({{"error",
+                {{"code", CodeName(error.code)},
+                 {"subject", subject},
+                 {"message", error.message},
+                 {"advice", AdviceFor(error.code, asked)}}}});
   }
   return ExitCodeOf(error.code);
+}
+
+void PrintJson(const nlohmann::json& document, int indent) {
+  fmt::print("{}\n", document.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 std::string OpenedImage::selector() const { return reference.digest ? reference.digest->ToString() : reference.tag; }

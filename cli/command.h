@@ -19,6 +19,9 @@
 #include <string>
 #include <string_view>
 
+#include <nlohmann/json_fwd.hpp>
+
+#include "cli/advice.h"
 #include "common/result.h"
 #include "net/repository.h"
 
@@ -61,11 +64,14 @@ struct GlobalOptions {
 std::string DefaultDataRoot();
 
 // Prints "banyan: <subject>: <message>: <what to do>" on standard error (the last part where there is advice to give)
-// and returns the exit code. With --json also {"error": {"code": …, "subject": …, "message": …}} on standard output.
-// `subject` is the command and what it was about: "convert docker://host/app:1".
-int ReportError(const GlobalOptions& globals, std::string_view subject, const Error& error);
+// and returns the exit code. With --json also {"error": {"code": …, "subject": …, "message": …, "advice": …}} on
+// standard output. `subject` is the command and what it was about: "convert docker://host/app:1".
+int ReportError(const GlobalOptions& globals, std::string_view subject, const Error& error, Asked asked);
 // The line that ReportError prints, without line feed.
-std::string ErrorLine(std::string_view subject, const Error& error);
+std::string ErrorLine(std::string_view subject, const Error& error, Asked asked);
+
+// On standard output, in one line or indented. What is not UTF-8 (a file's name may be anything) is replaced.
+void PrintJson(const nlohmann::json& document, int indent = -1);
 
 // ParseReference with an error that says how references are written, then OpenRepository.
 struct OpenedImage {

@@ -27,7 +27,7 @@ bool Mentions(const std::string& text, std::initializer_list<const char*> words)
 }
 
 // CRI answers most failures with UNKNOWN and the cause in words.
-Error FromGrpc(const grpc::Status& status) {
+Error FromAnswer(const grpc::Status& status) {
   const std::string& message = status.error_message();
   if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED) {
     return {Code::kFailedPrecondition,
@@ -45,18 +45,21 @@ Error FromGrpc(const grpc::Status& status) {
   return {Code::kUnknown, message};
 }
 
+}  // namespace
+
 template <typename Stub, typename Request, typename Reply>
-Result<Reply> Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
-                   const Request& request, std::optional<seconds> timeout) {
+Result<Reply> ContainerdClient::Call(Stub& stub,
+                                     grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+                                     const Request& request, std::optional<seconds> timeout) {
   grpc::ClientContext context;
   if (timeout) context.set_deadline(system_clock::now() + *timeout);
   Reply reply;
   const grpc::Status status = (stub.*method)(&context, request, &reply);
-  if (!status.ok()) return Fail(FromGrpc(status));
-  return reply;
+  if (status.ok()) return reply;
+  const auto silence = Silence(context, status, "containerd at " + socket_);
+  asked_ = silence ? Asked::kContainerd : Asked::kRegistry;
+  return Fail(silence ? *silence : FromAnswer(status));
 }
-
-}  // namespace
 
 Result<ContainerdClient> ContainerdClient::Connect(const std::string& socket) {
   if (::access(socket.c_str(), F_OK) != 0) {

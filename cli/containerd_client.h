@@ -10,7 +10,9 @@
 #include <string>
 
 #include <grpcpp/channel.h>
+#include <grpcpp/support/status.h>
 
+#include "cli/advice.h"
 #include "common/result.h"
 #include "net/auth.h"
 
@@ -29,11 +31,11 @@ struct CriConfig {
   bool ready = false;  // RuntimeReady
 };
 
-// Internally synchronised. Every call blocks; errors name containerd's socket where that helps, and say what to do
+// Externally synchronised. Every call blocks; errors name containerd's socket where that helps, and say what to do
 // where the cause is known (CRI disabled, old version).
 class ContainerdClient {
  public:
-  // kUnavailable when nothing answers at `socket`.
+  // kUnavailable when nothing answers at `socket`, kPermissionDenied when it is another user's.
   static Result<ContainerdClient> Connect(const std::string& socket);
 
   Result<CriVersion> Version();
@@ -41,12 +43,21 @@ class ContainerdClient {
   // Returns the image's id. `reference` as containerd writes it: "registry.example/app:1".
   Result<std::string> Pull(const std::string& reference, const net::Credentials& credentials);
 
+  // Who did not give what the last failed call was to bring: containerd itself, if it went away, else the registry.
+  Asked asked() const { return asked_; }
+
  private:
   ContainerdClient(std::shared_ptr<grpc::Channel> channel, std::string socket)
       : channel_(std::move(channel)), socket_(std::move(socket)) {}
 
+  // Without `timeout` it may take as long as it takes.
+  template <typename Stub, typename Request, typename Reply>
+  Result<Reply> Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+                     const Request& request, std::optional<std::chrono::seconds> timeout);
+
   std::shared_ptr<grpc::Channel> channel_;  // shared: gRPC's stubs take it so
   std::string socket_;
+  Asked asked_ = Asked::kContainerd;
 };
 
 // Parses the JSON that CRI's verbose status gives; what makes no sense is left out.

@@ -104,8 +104,7 @@ std::string Render(const ConversionsReply& reply, size_t limit) {
 
 void Show(const ConversionsReply& reply, const ConversionsOptions& options, const GlobalOptions& globals) {
   if (globals.json) {
-    fmt::print("{}\n",
-               ToJson(reply).dump(options.watch ? -1 : 2, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintJson(ToJson(reply), options.watch ? -1 : 2);
   } else {
     if (options.watch && ::isatty(STDOUT_FILENO) != 0) fmt::print("\033[H\033[J");
     fmt::print("{}", Render(reply, options.limit));
@@ -123,8 +122,10 @@ int RunConversions(const ConversionsOptions& options, const GlobalOptions& globa
   for (ConversionsReply reply; reader->Read(&reply);) Show(reply, options, globals);
   const grpc::Status status = reader->Finish();
   if (status.ok()) return kExitOk;
+  const auto silence = Silence(context, status, "the proxy at " + options.address);
   return ReportError(globals, "conversions " + options.address,
-                     {static_cast<Code>(status.error_code()), status.error_message()});
+                     silence ? *silence : Error{static_cast<Code>(status.error_code()), status.error_message()},
+                     Asked::kProxy);
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ int RunConvert(const ConvertCommandOptions& options, const GlobalOptions& global
   const auto begin = std::chrono::steady_clock::now();
   Interrupts interrupts;
   auto spool = convert::Spool::Open(globals.data_root);
-  if (!spool) return ReportError(globals, subject, spool.error());
+  if (!spool) return ReportError(globals, subject, spool.error(), Asked::kNobody);
   const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] { convert::RemoveTree(directory); });
 
   auto report = [&] {
@@ -81,12 +81,12 @@ int RunConvert(const ConvertCommandOptions& options, const GlobalOptions& global
     return ConvertImage(options, globals, spool->directory(), progress, interrupts.token());
   }();
   if (!report) {
-    const int code = ReportError(globals, subject, report.error());
+    const int code = ReportError(globals, subject, report.error(), AskedFor(options.source));
     return interrupts.signal() != 0 ? 128 + interrupts.signal() : code;
   }
   const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin);
   if (globals.json) {
-    fmt::print("{}\n", ToJson(*report, static_cast<double>(elapsed.count()) / 1000).dump(2));
+    PrintJson(ToJson(*report, static_cast<double>(elapsed.count()) / 1000), 2);
   } else if (!globals.quiet) {
     PrintSummary(*report, elapsed);
   }

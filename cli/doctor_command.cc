@@ -23,7 +23,7 @@ void PrintText(const std::vector<Check>& checks, bool quiet) {
   }
 }
 
-void PrintJson(const std::vector<Check>& checks, bool failed) {
+void PrintDocument(const std::vector<Check>& checks, bool failed) {
   nlohmann::json list = nlohmann::json::array();
   for (const Check& check : checks) {
     list.push_back({{"name", check.name},
@@ -31,8 +31,7 @@ void PrintJson(const std::vector<Check>& checks, bool failed) {
                     {"found", check.found},
                     {"remedy", check.remedy}});
   }
-  const nlohmann::json json = {{"ok", !failed}, {"checks", list}};
-  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  PrintJson({{"ok", !failed}, {"checks", list}}, 2);
 }
 
 int Doctor(DoctorOptions options, const GlobalOptions& globals) {
@@ -40,7 +39,7 @@ int Doctor(DoctorOptions options, const GlobalOptions& globals) {
   const std::vector<Check> checks = Diagnose(options);
   const bool failed =
       std::any_of(checks.begin(), checks.end(), [](const Check& check) { return check.verdict == Verdict::kFail; });
-  globals.json ? PrintJson(checks, failed) : PrintText(checks, globals.quiet);
+  globals.json ? PrintDocument(checks, failed) : PrintText(checks, globals.quiet);
   return failed ? kExitDifferences : kExitOk;
 }
 

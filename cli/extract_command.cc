@@ -36,12 +36,12 @@ int RunExtract(const ExtractOptions& options, const GlobalOptions& globals) {
     return ExtractImage(globals, options.reference, options.platform, options.directory, progress, interrupts.token());
   }();
   if (!report) {
-    const int code = ReportError(globals, subject, report.error());
+    const int code = ReportError(globals, subject, report.error(), AskedFor(options.reference));
     return interrupts.signal() != 0 ? 128 + interrupts.signal() : code;
   }
   const LeftOut& left_out = report->left_out;
   if (globals.json) {
-    fmt::print("{}\n", ToJson(*report).dump(2));
+    PrintJson(ToJson(*report), 2);
   } else if (!globals.quiet) {
     fmt::print("{} names, {} of contents\n", report->names, HumanBytes(report->bytes));
   }

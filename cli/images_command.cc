@@ -45,7 +45,7 @@ void PrintListJson(const proto::agent::ImagesReply& images, const proto::agent::
                               {"device_bytes", mount.device_bytes()},
                               {"present_bytes", mount.present_bytes()}});
   }
-  fmt::print("{}\n", json.dump());
+  PrintJson(json);
 }
 
 void PrintListText(const proto::agent::ImagesReply& images, const proto::agent::ListReply& mounts) {
@@ -75,9 +75,10 @@ int List(const GlobalOptions& globals) {
     return {};
   };
   // No agent: nothing is mounted.
-  if (!client && client.error().code != Code::kUnavailable) return ReportError(globals, "ls", client.error());
+  if (!client && client.error().code != Code::kUnavailable)
+    return ReportError(globals, "ls", client.error(), Asked::kAgent);
   if (client) {
-    if (Status status = ask(); !status) return ReportError(globals, "ls", status.error());
+    if (Status status = ask(); !status) return ReportError(globals, "ls", status.error(), Asked::kAgent);
   }
   globals.json ? PrintListJson(images, mounts) : PrintListText(images, mounts);
   return kExitOk;
@@ -103,11 +104,11 @@ nlohmann::json ToJson(const proto::agent::InfoReply& info) {
 
 int Info(const GlobalOptions& globals) {
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, "info", client.error());
+  if (!client) return ReportError(globals, "info", client.error(), Asked::kAgent);
   const auto info = client->Info();
-  if (!info) return ReportError(globals, "info", info.error());
+  if (!info) return ReportError(globals, "info", info.error(), Asked::kAgent);
   if (globals.json) {
-    fmt::print("{}\n", ToJson(*info).dump());
+    PrintJson(ToJson(*info));
     return kExitOk;
   }
   const auto or_off = [](const std::string& text) { return text.empty() ? std::string("off") : text; };
@@ -140,9 +141,9 @@ std::string WithTransport(const std::string& reference) {
 int Prefetch(const std::string& reference, const GlobalOptions& globals) {
   const std::string subject = fmt::format("prefetch {}", reference);
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, subject, client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
   const auto made = MakeMountRequest(globals, WithTransport(reference), "", "auto");
-  if (!made) return ReportError(globals, subject, made.error());
+  if (!made) return ReportError(globals, subject, made.error(), Asked::kNobody);
   proto::agent::PrefetchRequest request;
   request.set_reference(made->reference());
   request.set_plain_http(made->plain_http());
@@ -152,7 +153,7 @@ int Prefetch(const std::string& reference, const GlobalOptions& globals) {
   const auto begin = std::chrono::steady_clock::now();
   proto::agent::PrefetchProgress last;
   {
-    Progress progress(Progress::ModeFor(STDERR_FILENO, globals.quiet), WriteToStderr);
+    Progress progress(Progress::ModeFor(STDERR_FILENO, globals.quiet || globals.json), WriteToStderr);
     std::shared_ptr<Progress::Task> task;
     const Status status = client->Prefetch(request, [&](const proto::agent::PrefetchProgress& message) {
       if (task == nullptr) task = progress.Start(reference, "fetching", message.device_bytes());
@@ -163,15 +164,14 @@ int Prefetch(const std::string& reference, const GlobalOptions& globals) {
       progress.Finish(task, fmt::format("{} of {} on this node", HumanBytes(last.present_bytes()),
                                         HumanBytes(last.device_bytes())));
     }
-    if (!status) return ReportError(globals, subject, status.error());
+    if (!status) return ReportError(globals, subject, status.error(), client->asked());
   }
   if (globals.json) {
     const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin);
-    const nlohmann::json json = {{"reference", reference},
-                                 {"device_bytes", last.device_bytes()},
-                                 {"present_bytes", last.present_bytes()},
-                                 {"milliseconds", took.count()}};
-    fmt::print("{}\n", json.dump());
+    PrintJson({{"reference", reference},
+               {"device_bytes", last.device_bytes()},
+               {"present_bytes", last.present_bytes()},
+               {"milliseconds", took.count()}});
   }
   return kExitOk;
 }
@@ -179,21 +179,22 @@ int Prefetch(const std::string& reference, const GlobalOptions& globals) {
 int Pin(const std::string& reference, bool pinned, const GlobalOptions& globals) {
   const std::string subject = fmt::format("{} {}", pinned ? "pin" : "unpin", reference);
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, subject, client.error());
-  if (Status status = client->Pin(reference, pinned); !status) return ReportError(globals, subject, status.error());
-  if (globals.json) fmt::print("{}\n", nlohmann::json{{"reference", reference}, {"pinned", pinned}}.dump());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
+  if (Status status = client->Pin(reference, pinned); !status) {
+    return ReportError(globals, subject, status.error(), Asked::kAgent);
+  }
+  if (globals.json) PrintJson({{"reference", reference}, {"pinned", pinned}});
   return kExitOk;
 }
 
 int Drop(const std::string& reference, const GlobalOptions& globals) {
   const std::string subject = reference.empty() ? "drop" : "drop " + reference;
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, subject, client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
   const auto reply = client->Drop(reference);
-  if (!reply) return ReportError(globals, subject, reply.error());
+  if (!reply) return ReportError(globals, subject, reply.error(), Asked::kAgent);
   if (globals.json) {
-    const nlohmann::json json = {{"freed_bytes", reply->freed_bytes()}, {"kept", Strings(reply->kept())}};
-    fmt::print("{}\n", json.dump());
+    PrintJson({{"freed_bytes", reply->freed_bytes()}, {"kept", Strings(reply->kept())}});
   } else if (!globals.quiet) {
     for (const std::string& kept : reply->kept()) fmt::print("kept {}\n", Printable(kept));
     fmt::print("{} freed\n", HumanBytes(reply->freed_bytes()));

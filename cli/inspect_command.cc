@@ -1,9 +1,12 @@
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/inspect.h"
+#include "cli/terminal.h"
 #include "cli/text.h"
 
 namespace banyan::cli {
@@ -97,12 +100,11 @@ void Print(const ImageFacts& facts, const InspectOptions& options) {
   fmt::print("map        {} ({} of the image)\n", HumanBytes(facts.map_bytes), Percent(facts.map_bytes, all));
   fmt::print("to mount   {} ({} of the image)\n\n", HumanBytes(before_mount), Percent(before_mount, all));
 
-  std::vector<std::string> header = {"LAYER", "CONTENTS", "BLOB", "RATIO", "CHUNKS", "ENTRIES", "SHARED BELOW"};
-  if (!options.against.empty()) header.push_back("SHARED WITH OTHER");
-  Table table(std::move(header));
-  for (const LayerFacts& layer : facts.layers) table.Add(Row(layer.diff_id.Short(), layer));
-  table.Add(Row("all", sum));
-  fmt::print("{}", table.Render());
+  std::vector<std::vector<std::string>> rows{{"LAYER", "CONTENTS", "BLOB", "RATIO", "CHUNKS", "ENTRIES", "IN LOWER"}};
+  if (!options.against.empty()) rows.front().push_back("IN OTHER");
+  for (const LayerFacts& layer : facts.layers) rows.push_back(Row(layer.diff_id.Short(), layer));
+  rows.push_back(Row("all", sum));
+  fmt::print("{}", FitTable(rows, 0, TerminalWidth(STDOUT_FILENO)));
   if (sum.with_other) {
     fmt::print("\n{} of {} chunks, {} of {} ({}) are in {} as well\n", sum.with_other->chunks, sum.chunks,
                HumanBytes(sum.with_other->blob_bytes), HumanBytes(sum.blob_bytes),
@@ -112,9 +114,9 @@ void Print(const ImageFacts& facts, const InspectOptions& options) {
 
 int RunInspect(const InspectOptions& options, const GlobalOptions& globals) {
   const auto facts = InspectImage(globals, options.reference, options.against, options.platform);
-  if (!facts) return ReportError(globals, "inspect " + options.reference, facts.error());
+  if (!facts) return ReportError(globals, "inspect " + options.reference, facts.error(), AskedFor(options.reference));
   if (globals.json) {
-    fmt::print("{}\n", ToJson(*facts).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintJson(ToJson(*facts), 2);
   } else {
     Print(*facts, options);
   }

@@ -25,14 +25,13 @@ struct InstallFlags {
   bool no_mirror = false;
 };
 
-void PrintJson(const InstallPlan& plan, bool applied) {
+void PrintDocument(const InstallPlan& plan, bool applied) {
   nlohmann::json files = nlohmann::json::array();
   for (const auto& change : plan.changes) {
     const char* const what = !change.after ? "removed" : change.before ? "changed" : "created";
     files.push_back({{"path", change.path}, {"change", what}});
   }
-  const nlohmann::json json = {{"applied", applied}, {"files", files}, {"notes", plan.notes}};
-  fmt::print("{}\n", json.dump());
+  PrintJson({{"applied", applied}, {"files", files}, {"notes", plan.notes}});
 }
 
 // True for "y" or "yes" on the terminal.
@@ -46,29 +45,33 @@ bool Agreed() {
 int Install(InstallFlags flags, const GlobalOptions& globals) {
   const std::string_view subject = flags.uninstall ? "install --uninstall" : "install";
   if (!flags.containerd) {
-    return ReportError(globals, subject, {Code::kInvalidArgument, "say what to install into: --containerd"});
+    return ReportError(globals, subject, {Code::kInvalidArgument, "say what to install into: --containerd"},
+                       Asked::kNobody);
   }
   if (flags.no_mirror) flags.request.options.mirror.clear();
   const auto plan = flags.uninstall ? PlanUninstall(flags.request) : PlanInstall(flags.request);
-  if (!plan) return ReportError(globals, subject, plan.error());
+  if (!plan) return ReportError(globals, subject, plan.error(), Asked::kNobody);
   const bool text = !globals.json;
   if (text) fmt::print("{}", DescribePlan(*plan));
   if (text && !globals.quiet) {
     for (const std::string& note : plan->notes) fmt::print("Note: {}.\n", note);
   }
   if (plan->changes.empty() || flags.dry_run) {
-    if (!text) PrintJson(*plan, false);
+    if (!text) PrintDocument(*plan, false);
     if (text && plan->changes.empty() && !globals.quiet) fmt::print("Nothing to change.\n");
     return kExitOk;
   }
   if (!flags.yes) {
     if (!text || ::isatty(STDIN_FILENO) == 0) {
-      return ReportError(globals, subject, {Code::kInvalidArgument, "nothing was written: agree to it with --yes"});
+      return ReportError(globals, subject, {Code::kInvalidArgument, "nothing was written: agree to it with --yes"},
+                         Asked::kNobody);
     }
     if (!Agreed()) return kExitOk;
   }
-  if (Status status = ApplyPlan(*plan); !status) return ReportError(globals, subject, status.error());
-  if (!text) PrintJson(*plan, true);
+  if (Status status = ApplyPlan(*plan); !status) {
+    return ReportError(globals, subject, status.error(), Asked::kNobody);
+  }
+  if (!text) PrintDocument(*plan, true);
   if (text && !globals.quiet) {
     fmt::print(
         "Written. containerd reads it when it starts: systemctl restart containerd (running containers go on).\n");

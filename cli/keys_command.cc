@@ -106,12 +106,9 @@ Result<std::vector<ListedKey>> List(const KeysOptions& options) {
 
 int PrintMade(const GlobalOptions& globals, const KeysOptions& options, const std::string& subject,
               const Result<PublicKey>& key) {
-  if (!key) return ReportError(globals, subject, key.error());
+  if (!key) return ReportError(globals, subject, key.error(), Asked::kNobody);
   if (globals.json) {
-    fmt::print(
-        "{}\n",
-        nlohmann::json{{"id", key->id()}, {"private", options.private_path()}, {"public", options.public_path(*key)}}
-            .dump(2));
+    PrintJson({{"id", key->id()}, {"private", options.private_path()}, {"public", options.public_path(*key)}}, 2);
   } else if (!globals.quiet) {
     fmt::print("key      {}\nprivate  {}\npublic   {}\n", key->id(), options.private_path(), options.public_path(*key));
   }
@@ -120,11 +117,11 @@ int PrintMade(const GlobalOptions& globals, const KeysOptions& options, const st
 
 int RunList(const GlobalOptions& globals, const KeysOptions& options) {
   const auto keys = List(options);
-  if (!keys) return ReportError(globals, "keys list " + options.directory, keys.error());
+  if (!keys) return ReportError(globals, "keys list " + options.directory, keys.error(), Asked::kNobody);
   if (globals.json) {
     nlohmann::json list = nlohmann::json::array();
     for (const ListedKey& key : *keys) list.push_back({{"id", key.id}, {"path", key.path}, {"signs", key.signs}});
-    fmt::print("{}\n", list.dump(2));
+    PrintJson(list, 2);
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows{{"KEY", "SIGNS", "FILE"}};
@@ -135,10 +132,10 @@ int RunList(const GlobalOptions& globals, const KeysOptions& options) {
 
 int RunPublic(const GlobalOptions& globals, const KeysOptions& options) {
   const auto key = LoadPrivate(options);
-  if (!key) return ReportError(globals, "keys public " + options.directory, key.error());
+  if (!key) return ReportError(globals, "keys public " + options.directory, key.error(), Asked::kNobody);
   const std::string pem = key->public_key().ToPem();
   if (globals.json) {
-    fmt::print("{}\n", nlohmann::json{{"id", key->public_key().id()}, {"pem", pem}}.dump(2));
+    PrintJson({{"id", key->public_key().id()}, {"pem", pem}}, 2);
   } else {
     fmt::print("{}", pem);
   }

@@ -1,5 +1,6 @@
 // `banyan`: converts, inspects, verifies, extracts, mounts, pulls and runs images; looks after the node's agent.
 #include <exception>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -34,8 +35,16 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& globals) {
   app.add_flag("--plain-http", globals.plain_http, "Speak plain HTTP to the registry (loopback and labs)");
   app.add_option("--creds-file", globals.creds_file, "Docker-style config.json with credentials");
   app.add_option("--ca-file", globals.ca_file, "Certificate authorities (PEM) to trust instead of the system's");
-  app.add_flag("--json", globals.json, "Print one JSON document on standard output");
+  app.add_flag("--json", globals.json, "Print one JSON document on standard output, also of an error");
   app.add_flag("-q,--quiet", globals.quiet, "No progress and no summary");
+}
+
+// Whether errors are wanted as documents, when the line cannot be parsed. What stands behind -- is another program's.
+bool WantsJson(int argc, char** argv) {
+  for (int i = 1; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    if (std::string_view(argv[i]) == "--json") return true;
+  }
+  return false;
 }
 
 int Main(int argc, char** argv) {
@@ -83,8 +92,9 @@ int Main(int argc, char** argv) {
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "banyan: {}: see banyan --help\n", error.what());
-    return kExitUsage;
+    globals.json = WantsJson(argc, argv);
+    const std::string message = fmt::format("{}: see banyan --help", error.what());
+    return ReportError(globals, "command line", {Code::kInvalidArgument, message}, Asked::kNobody);
   }
   return globals.action();
 }
@@ -93,10 +103,12 @@ int Main(int argc, char** argv) {
 }  // namespace banyan::cli
 
 int main(int argc, char** argv) {
+  using namespace banyan::cli;
   try {
-    return banyan::cli::Main(argc, argv);
+    return Main(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "banyan: internal error: {}\n", error.what());
-    return banyan::cli::kExitFailed;
+    GlobalOptions globals;
+    globals.json = WantsJson(argc, argv);
+    return ReportError(globals, "internal error", {banyan::Code::kInternal, error.what()}, Asked::kNobody);
   }
 }

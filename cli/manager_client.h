@@ -9,6 +9,7 @@
 #include <grpcpp/create_channel.h>
 #include <CLI/CLI.hpp>
 
+#include "cli/advice.h"
 #include "common/result.h"
 #include "common/settings.h"
 #include "proto/tree.grpc.pb.h"
@@ -48,6 +49,7 @@ class ManagerClient {
     }
     const grpc::Status status = (stub_.get()->*method)(&context, request, reply);
     if (status.ok()) return {};
+    if (auto silence = Silence(context, status, "the tree-manager at " + options_.address)) return Fail(*silence);
     return Fail(static_cast<Code>(status.error_code()), status.error_message());
   }
 

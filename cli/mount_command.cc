@@ -1,5 +1,7 @@
 // `banyan mount REF DIR`, `banyan umount DIR`, `banyan stats`, `banyan scrub`: what the node's agent does,
 // asked for from the command line.
+#include <unistd.h>
+
 #include <filesystem>
 #include <memory>
 
@@ -10,6 +12,7 @@
 #include "cli/agent_client.h"
 #include "cli/command.h"
 #include "cli/mount_request.h"
+#include "cli/terminal.h"
 #include "cli/text.h"
 
 namespace banyan::cli {
@@ -34,26 +37,25 @@ double Milliseconds(uint64_t micros) { return static_cast<double>(micros) / 1000
 int Mount(const MountFlags& flags, const GlobalOptions& globals) {
   const std::string subject = fmt::format("mount {}", flags.reference);
   auto client = AgentClient::ConnectOrStart(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, subject, client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
   auto request = MakeMountRequest(globals, flags.reference, AbsolutePath(flags.directory), flags.form);
-  if (!request) return ReportError(globals, subject, request.error());
+  if (!request) return ReportError(globals, subject, request.error(), Asked::kNobody);
   request->set_fill(flags.fill);
   request->set_read_ahead_kib(flags.read_ahead_kib);
   const auto reply = client->Mount(*request);
-  if (!reply) return ReportError(globals, subject, reply.error());
+  if (!reply) return ReportError(globals, subject, reply.error(), client->asked());
 
   const auto& times = reply->times();
   if (globals.json) {
-    const nlohmann::json json = {{"directory", reply->directory()},
-                                 {"form", reply->form()},
-                                 {"manifest", reply->manifest_digest()},
-                                 {"artifact", reply->artifact_digest()},
-                                 {"times_us",
-                                  {{"resolved", times.resolved()},
-                                   {"map", times.map()},
-                                   {"metadata", times.metadata()},
-                                   {"mounted", times.mounted()}}}};
-    fmt::print("{}\n", json.dump());
+    PrintJson({{"directory", reply->directory()},
+               {"form", reply->form()},
+               {"manifest", reply->manifest_digest()},
+               {"artifact", reply->artifact_digest()},
+               {"times_us",
+                {{"resolved", times.resolved()},
+                 {"map", times.map()},
+                 {"metadata", times.metadata()},
+                 {"mounted", times.mounted()}}}});
   } else if (!globals.quiet) {
     fmt::print(
         "{} is mounted on {} (form: {}) after {:.1f} ms: resolve {:.1f}, map {:.1f}, metadata {:.1f}, mount {:.1f}\n",
@@ -67,67 +69,68 @@ int Mount(const MountFlags& flags, const GlobalOptions& globals) {
 int Umount(const std::string& directory, bool force, const GlobalOptions& globals) {
   const std::string subject = fmt::format("umount {}", directory);
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, subject, client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
   if (Status status = client->Umount(AbsolutePath(directory), force); !status) {
-    return ReportError(globals, subject, status.error());
+    return ReportError(globals, subject, status.error(), Asked::kAgent);
   }
-  if (globals.json) fmt::print("{}\n", nlohmann::json{{"unmounted", AbsolutePath(directory)}}.dump());
+  if (globals.json) PrintJson({{"unmounted", AbsolutePath(directory)}});
   return kExitOk;
 }
 
+void PrintStatsJson(const proto::agent::StatsReply& reply) {
+  nlohmann::json sources = nlohmann::json::object();
+  for (const auto& source : reply.sources()) {
+    sources[source.source()] = {
+        {"chunks", source.chunks()}, {"compressed_bytes", source.compressed_bytes()}, {"requests", source.requests()}};
+  }
+  nlohmann::json touches = nlohmann::json::array();
+  for (const auto& touch : reply.first_touches()) touches.push_back({touch.device(), touch.chunk()});
+  PrintJson({{"reads", reply.reads()},
+             {"read_bytes", reply.read_bytes()},
+             {"waiting_reads", reply.waiting_reads()},
+             {"hung_reads", reply.hung_reads()},
+             {"longest_read_us", reply.longest_read_micros()},
+             {"sources", sources},
+             {"touched_compressed_bytes", reply.touched_compressed_bytes()},
+             {"first_touches", touches}});
+}
+
+void PrintStatsText(const proto::agent::StatsReply& reply, bool of_mount) {
+  fmt::print("reads: {} of {} in all, {} waiting now, {} hung so far, longest {:.1f} ms\n", reply.reads(),
+             HumanBytes(reply.read_bytes()), reply.waiting_reads(), reply.hung_reads(),
+             Milliseconds(reply.longest_read_micros()));
+  std::vector<std::vector<std::string>> rows{{"SOURCE", "CHUNKS", "COMPRESSED", "REQUESTS"}};
+  for (const auto& source : reply.sources()) {
+    rows.push_back({source.source(), std::to_string(source.chunks()), HumanBytes(source.compressed_bytes()),
+                    std::to_string(source.requests())});
+  }
+  fmt::print("{}", FitTable(rows, 0, TerminalWidth(STDOUT_FILENO)));
+  if (of_mount) {
+    fmt::print("touched: {} chunks, {} compressed\n", reply.first_touches_size(),
+               HumanBytes(reply.touched_compressed_bytes()));
+  }
+}
+
 int Stats(const std::string& directory, const GlobalOptions& globals) {
+  const std::string subject = directory.empty() ? "stats" : "stats " + directory;
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, "stats", client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
   const auto reply = client->Stats(directory.empty() ? directory : AbsolutePath(directory));
-  if (!reply) return ReportError(globals, "stats " + directory, reply.error());
-  if (globals.json) {
-    nlohmann::json sources = nlohmann::json::object();
-    for (const auto& source : reply->sources()) {
-      sources[source.source()] = {{"chunks", source.chunks()},
-                                  {"compressed_bytes", source.compressed_bytes()},
-                                  {"requests", source.requests()}};
-    }
-    nlohmann::json touches = nlohmann::json::array();
-    for (const auto& touch : reply->first_touches()) touches.push_back({touch.device(), touch.chunk()});
-    const nlohmann::json json = {{"reads", reply->reads()},
-                                 {"read_bytes", reply->read_bytes()},
-                                 {"waiting_reads", reply->waiting_reads()},
-                                 {"hung_reads", reply->hung_reads()},
-                                 {"longest_read_us", reply->longest_read_micros()},
-                                 {"sources", sources},
-                                 {"touched_compressed_bytes", reply->touched_compressed_bytes()},
-                                 {"first_touches", touches}};
-    fmt::print("{}\n", json.dump());
-    return kExitOk;
-  }
-  fmt::print("reads: {} of {} in all, {} waiting now, {} hung so far, longest {:.1f} ms\n", reply->reads(),
-             HumanBytes(reply->read_bytes()), reply->waiting_reads(), reply->hung_reads(),
-             Milliseconds(reply->longest_read_micros()));
-  Table table({"SOURCE", "CHUNKS", "COMPRESSED", "REQUESTS"});
-  for (const auto& source : reply->sources()) {
-    table.Add({source.source(), std::to_string(source.chunks()), HumanBytes(source.compressed_bytes()),
-               std::to_string(source.requests())});
-  }
-  fmt::print("{}", table.Render());
-  if (!directory.empty()) {
-    fmt::print("touched: {} chunks, {} compressed\n", reply->first_touches_size(),
-               HumanBytes(reply->touched_compressed_bytes()));
-  }
+  if (!reply) return ReportError(globals, subject, reply.error(), Asked::kAgent);
+  globals.json ? PrintStatsJson(*reply) : PrintStatsText(*reply, !directory.empty());
   return kExitOk;
 }
 
 int Scrub(const GlobalOptions& globals) {
   auto client = AgentClient::ConnectOrStart(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, "scrub", client.error());
+  if (!client) return ReportError(globals, "scrub", client.error(), Asked::kAgent);
   const auto reply = client->Scrub();
-  if (!reply) return ReportError(globals, "scrub", reply.error());
+  if (!reply) return ReportError(globals, "scrub", reply.error(), Asked::kAgent);
   if (globals.json) {
-    const nlohmann::json json = {
-        {"chunks_checked", reply->chunks_checked()},
-        {"bad_chunks", std::vector<std::string>(reply->bad_chunks().begin(), reply->bad_chunks().end())},
-        {"blobs_checked", reply->blobs_checked()},
-        {"bad_blobs", std::vector<std::string>(reply->bad_blobs().begin(), reply->bad_blobs().end())}};
-    fmt::print("{}\n", json.dump());
+    PrintJson({{"chunks_checked", reply->chunks_checked()},
+               {"bad_chunks", std::vector<std::string>(reply->bad_chunks().begin(), reply->bad_chunks().end())},
+               {"blobs_checked", reply->blobs_checked()},
+               {"bad_blobs", std::vector<std::string>(reply->bad_blobs().begin(), reply->bad_blobs().end())}});
   } else {
     for (const std::string& chunk : reply->bad_chunks()) fmt::print("bad, dropped: {}\n", chunk);
     for (const std::string& blob : reply->bad_blobs()) fmt::print("bad, dropped: {}\n", blob);

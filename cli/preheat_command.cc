@@ -64,7 +64,7 @@ Totals TotalsOf(const PreheatProgressReply& reply) {
   return totals;
 }
 
-void PrintJson(const PreheatProgressReply& reply) {
+void PrintProgress(const PreheatProgressReply& reply) {
   nlohmann::json nodes = nlohmann::json::array();
   for (const NodeProgress& node : reply.nodes()) {
     nodes.push_back({{"node", node.node()},
@@ -74,12 +74,12 @@ void PrintJson(const PreheatProgressReply& reply) {
                      {"error", node.error()},
                      {"away", node.away()}});
   }
-  const nlohmann::json document = {{"id", reply.id()},
-                                   {"reference", reply.reference()},
-                                   {"ended", reply.ended()},
-                                   {"milliseconds", reply.took_millis()},
-                                   {"nodes", nodes}};
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  PrintJson({{"id", reply.id()},
+             {"reference", reply.reference()},
+             {"ended", reply.ended()},
+             {"milliseconds", reply.took_millis()},
+             {"nodes", nodes}},
+            2);
 }
 
 // Until every node has ended.
@@ -122,20 +122,20 @@ int Preheat(const PreheatOptions& options, const GlobalOptions& globals) {
   ManagerClient client(options);
   proto::tree::PreheatReply begun;
   if (const Status called = client.Call(&TreeManager::Stub::Preheat, request, &begun); !called) {
-    return ReportError(globals, subject, called.error());
+    return ReportError(globals, subject, called.error(), Asked::kTreeManager);
   }
   if (options.detach) {
     if (globals.json) {
       const std::vector<std::string> nodes(begun.nodes().begin(), begun.nodes().end());
-      fmt::print("{}\n", nlohmann::json{{"id", begun.id()}, {"nodes", nodes}}.dump());
+      PrintJson({{"id", begun.id()}, {"nodes", nodes}});
     } else if (!globals.quiet) {
       fmt::print("{} nodes have been told\n", begun.nodes_size());
     }
     return kExitOk;
   }
   const auto reply = Follow(client, begun.id(), options.reference, globals.quiet || globals.json);
-  if (!reply) return ReportError(globals, subject, reply.error());
-  if (globals.json) PrintJson(*reply);
+  if (!reply) return ReportError(globals, subject, reply.error(), Asked::kTreeManager);
+  if (globals.json) PrintProgress(*reply);
   for (const NodeProgress& node : reply->nodes()) {
     if (node.state() != NodeProgress::FAILED || globals.json) continue;
     fmt::print(stderr, "banyan: {}: {}: {}\n", subject, Printable(node.node()), Printable(node.error()));

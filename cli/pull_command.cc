@@ -92,9 +92,9 @@ int Pull(const PullFlags& flags, const GlobalOptions& globals) {
   const std::string subject = fmt::format("pull {}", flags.reference);
   const std::string bare = BareReference(flags.reference);
   const auto credentials = FindCredentials(globals, bare);
-  if (!credentials) return ReportError(globals, subject, credentials.error());
+  if (!credentials) return ReportError(globals, subject, credentials.error(), Asked::kNobody);
   auto containerd = ContainerdClient::Connect(flags.socket);
-  if (!containerd) return ReportError(globals, subject, containerd.error());
+  if (!containerd) return ReportError(globals, subject, containerd.error(), Asked::kContainerd);
   const auto config = containerd->Config();
   const std::string obstacle = config ? Obstacle(*config) : "";
   if (!obstacle.empty()) fmt::print(stderr, "banyan: {}: {}\n", subject, obstacle);
@@ -102,7 +102,7 @@ int Pull(const PullFlags& flags, const GlobalOptions& globals) {
   const auto begin = steady_clock::now();
   const auto id = containerd->Pull(bare, *credentials);
   const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin);
-  if (!id) return ReportError(globals, subject, id.error());
+  if (!id) return ReportError(globals, subject, id.error(), containerd->asked());
   const auto lazy = obstacle.empty() ? FindLazy(globals, bare) : std::nullopt;
   if (globals.json) {
     nlohmann::json json = {
@@ -115,7 +115,7 @@ int Pull(const PullFlags& flags, const GlobalOptions& globals) {
       json["artifact"] = lazy->artifact_digest();
     }
     if (!obstacle.empty()) json["obstacle"] = obstacle;
-    fmt::print("{}\n", json.dump());
+    PrintJson(json);
   } else if (!globals.quiet) {
     PrintText(bare, took, lazy, obstacle);
   }

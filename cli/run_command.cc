@@ -199,7 +199,8 @@ int Run(const RunFlags& flags, const GlobalOptions& globals) {
   const std::string subject = fmt::format("run {}", flags.reference);
   const std::string data_root = AbsolutePath(globals.data_root);
   auto client = AgentClient::ConnectOrStart(data_root);
-  if (!client) return ReportError(globals, subject, client.error());
+  if (!client) return ReportError(globals, subject, client.error(), Asked::kAgent);
+  Asked asked = Asked::kAgent;
   const auto run = [&]() -> Result<int> {
     BANYAN_ASSIGN(const RunDirectory directory, RunDirectory::Make(*client, data_root));
     BANYAN_ASSIGN(const auto before, client->Stats(""));
@@ -207,25 +208,29 @@ int Run(const RunFlags& flags, const GlobalOptions& globals) {
     request.set_fill(flags.fill);
     request.set_want_config(true);
     request.set_owner_pid(::getpid());
-    BANYAN_ASSIGN(const auto mount, client->Mount(request));
-    BANYAN_ASSIGN(ContainerSpec spec, MakeSpec(flags, mount.image_config()));
+    const auto mount = client->Mount(request);
+    if (!mount) {
+      asked = client->asked();
+      return Fail(mount.error());
+    }
+    BANYAN_ASSIGN(ContainerSpec spec, MakeSpec(flags, mount->image_config()));
     spec.lower = directory.image();
     spec.scratch = directory.scratch();
     const auto ran = RunContainer(spec, started);
     if (!ran) {
-      ReportError(globals, subject, ran.error());
+      ReportError(globals, subject, ran.error(), Asked::kNobody);
       return kExitCannotRun;
     }
     const ContainerResult& result = *ran;
     if (globals.json || !globals.quiet) {
       BANYAN_ASSIGN(const auto after, client->Stats(""));
-      const Report report = MakeReport(result, mount, before, after);
+      const Report report = MakeReport(result, *mount, before, after);
       globals.json ? PrintJson(report) : PrintText(report);
     }
     return result.exit_code;
   };
   const Result<int> exit_code = run();
-  return exit_code ? *exit_code : ReportError(globals, subject, exit_code.error());
+  return exit_code ? *exit_code : ReportError(globals, subject, exit_code.error(), asked);
 }
 
 }  // namespace

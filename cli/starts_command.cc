@@ -47,10 +47,10 @@ nlohmann::json ToJson(const proto::agent::Start& start) {
 
 int Starts(const StartsFlags& flags, const GlobalOptions& globals) {
   auto client = AgentClient::Connect(AbsolutePath(globals.data_root));
-  if (!client) return ReportError(globals, "starts", client.error());
+  if (!client) return ReportError(globals, "starts", client.error(), Asked::kAgent);
   // A filter picks from all that the agent remembers.
   const auto reply = client->Starts(flags.image.empty() ? flags.limit : UINT32_MAX);
-  if (!reply) return ReportError(globals, "starts", reply.error());
+  if (!reply) return ReportError(globals, "starts", reply.error(), Asked::kAgent);
   const size_t terminal = TerminalWidth(STDOUT_FILENO);
   const size_t width = terminal == 0 ? kDefaultWidth : terminal;
   nlohmann::json starts = nlohmann::json::array();
@@ -65,7 +65,7 @@ int Starts(const StartsFlags& flags, const GlobalOptions& globals) {
     }
     ++shown;
   }
-  if (globals.json) fmt::print("{}\n", nlohmann::json{{"starts", starts}}.dump());
+  if (globals.json) PrintJson({{"starts", starts}});
   if (!globals.json && !globals.quiet && shown == 0) fmt::print("No cold start since the agent began.\n");
   return kExitOk;
 }

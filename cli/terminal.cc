@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cli/text.h"
 
@@ -13,7 +14,7 @@ namespace {
 
 constexpr size_t kLeastCell = 12;
 
-std::string Render(const std::vector<std::vector<std::string>>& rows, size_t flexible, size_t cell_width) {
+std::string Render(const Rows& rows, size_t flexible, size_t cell_width) {
   const auto cut = [&](std::vector<std::string> row) {
     if (flexible < row.size()) row[flexible] = Shorten(row[flexible], cell_width);
     return row;
@@ -33,6 +34,19 @@ size_t Width(const std::string& text) {
   return widest;
 }
 
+// With cells of `flexible` as short as `width` wants, and as kLeastCell lets them be.
+std::string RenderShortened(const Rows& rows, size_t flexible, size_t width) {
+  std::string text = Render(rows, flexible, 0);
+  const size_t present = Width(text);
+  if (present <= width) return text;
+  size_t cell = 0;
+  for (const auto& row : rows) {
+    if (flexible < row.size()) cell = std::max(cell, row[flexible].size());
+  }
+  const size_t excess = present - width;
+  return Render(rows, flexible, std::max(kLeastCell, cell > excess ? cell - excess : 0));
+}
+
 }  // namespace
 
 size_t TerminalWidth(int fd) {
@@ -48,17 +62,24 @@ std::string Shorten(std::string_view text, size_t width) {
   return std::string(text.substr(0, head)) + ".." + std::string(text.substr(text.size() - tail));
 }
 
-std::string FitTable(const std::vector<std::vector<std::string>>& rows, size_t flexible, size_t width) {
+std::string FitTable(Rows rows, size_t flexible, size_t width) {
   if (rows.empty()) return {};
-  std::string text = Render(rows, flexible, 0);
-  const size_t present = Width(text);
-  if (width == 0 || present <= width) return text;
-  size_t cell = 0;
-  for (const auto& row : rows) {
-    if (flexible < row.size()) cell = std::max(cell, row[flexible].size());
+  if (width == 0) return Render(rows, flexible, 0);
+  std::string left_out;
+  while (true) {
+    std::string text = RenderShortened(rows, flexible, width);
+    const size_t columns = rows.front().size();
+    if (Width(text) <= width || columns <= 2) {
+      return left_out.empty() ? text : text + "No room for: " + left_out + " (--json has all)\n";
+    }
+    const size_t last = flexible + 1 == columns ? columns - 2 : columns - 1;
+    if (flexible > last) --flexible;
+    const std::string& name = rows.front()[last];
+    if (!name.empty()) left_out = name + (left_out.empty() ? "" : ", ") + left_out;
+    for (auto& row : rows) {
+      if (last < row.size()) row.erase(row.begin() + static_cast<std::ptrdiff_t>(last));
+    }
   }
-  const size_t excess = present - width;
-  return Render(rows, flexible, std::max(kLeastCell, cell > excess ? cell - excess : 0));
 }
 
 }  // namespace banyan::cli

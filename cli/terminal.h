@@ -14,8 +14,10 @@ size_t TerminalWidth(int fd);
 // At most `width` bytes, the middle left out as "..": both ends of an image's name say something. 0: as it is.
 std::string Shorten(std::string_view text, size_t width);
 
-// A table as cli/text.h renders it; when it is wider than `width` (0: any width), cells of the column `flexible` are
-// shortened until it fits, to 12 at least.
-std::string FitTable(const std::vector<std::vector<std::string>>& rows, size_t flexible, size_t width);
+// A table as cli/text.h renders it. When it is wider than `width` (0: any width), cells of the column `flexible` are
+// shortened until it fits, to 12 at least; when that is not enough, columns are left out, the last first, and a line
+// below names them.
+using Rows = std::vector<std::vector<std::string>>;  // the first is the header
+std::string FitTable(Rows rows, size_t flexible, size_t width);
 
 }  // namespace banyan::cli

@@ -40,10 +40,6 @@ Examples:
   banyan tree 5f2a --stripe 1 --all
   banyan tree 5f2a --json | jq -r '.nodes[] | select(.depths[0] == 1) | .node')";
 
-void Print(const nlohmann::json& document) {
-  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-}
-
 nlohmann::json ToJson(const FunctionInfo& function) {
   return {{"function", function.function()},
           {"reference", function.reference()},
@@ -91,11 +87,11 @@ nlohmann::json ToJson(const NodesReply& reply) {
 int ListFunctions(const TreeOptions& options, const GlobalOptions& globals) {
   FunctionsReply reply;
   const Status called = ManagerClient(options).Call(&TreeManager::Stub::Functions, FunctionsRequest(), &reply);
-  if (!called) return ReportError(globals, "tree " + options.address, called.error());
+  if (!called) return ReportError(globals, "tree " + options.address, called.error(), Asked::kTreeManager);
   if (globals.json) {
     nlohmann::json list = nlohmann::json::array();
     for (const FunctionInfo& function : reply.functions()) list.push_back(ToJson(function));
-    Print(list);
+    PrintJson(list, 2);
     return kExitOk;
   }
   std::vector<std::vector<std::string>> rows{{"FUNCTION", "IMAGE", "NODES", "HEIGHT", "MOVED", "PROFILE"}};
@@ -118,9 +114,9 @@ int ShowTree(const TreeOptions& options, const GlobalOptions& globals) {
   request.set_function(options.function);
   TreeReply reply;
   const Status called = ManagerClient(options).Call(&TreeManager::Stub::Tree, request, &reply);
-  if (!called) return ReportError(globals, "tree " + options.function, called.error());
+  if (!called) return ReportError(globals, "tree " + options.function, called.error(), Asked::kTreeManager);
   if (globals.json) {
-    Print(ToJson(reply));
+    PrintJson(ToJson(reply), 2);
   } else {
     fmt::print("{}", DrawTrees(reply, options.drawing));
   }
@@ -154,13 +150,13 @@ int ShowNodes(const NodesOptions& options, const GlobalOptions& globals) {
     request.set_off(options.peer_to_peer == "off");
     SetPeerToPeerReply done;
     const Status called = client.Call(&TreeManager::Stub::SetPeerToPeer, request, &done);
-    if (!called) return ReportError(globals, "nodes " + options.address, called.error());
+    if (!called) return ReportError(globals, "nodes " + options.address, called.error(), Asked::kTreeManager);
   }
   NodesReply reply;
   const Status called = client.Call(&TreeManager::Stub::Nodes, NodesRequest(), &reply);
-  if (!called) return ReportError(globals, "nodes " + options.address, called.error());
+  if (!called) return ReportError(globals, "nodes " + options.address, called.error(), Asked::kTreeManager);
   if (globals.json) {
-    Print(ToJson(reply));
+    PrintJson(ToJson(reply), 2);
   } else {
     fmt::print("{}", RenderNodes(reply));
   }
@@ -173,9 +169,9 @@ int Drain(const DrainOptions& options, const GlobalOptions& globals) {
   request.set_undo(options.undo);
   DrainReply reply;
   const Status called = ManagerClient(options).Call(&TreeManager::Stub::Drain, request, &reply);
-  if (!called) return ReportError(globals, "drain " + options.node, called.error());
+  if (!called) return ReportError(globals, "drain " + options.node, called.error(), Asked::kTreeManager);
   if (globals.json) {
-    Print({{"node", options.node}, {"draining", !options.undo}, {"moved", reply.moved()}});
+    PrintJson({{"node", options.node}, {"draining", !options.undo}, {"moved", reply.moved()}}, 2);
   } else if (!globals.quiet) {
     fmt::print("{}: {}, {} edges moved\n", Printable(options.node),
                options.undo ? "feeds others again when it is needed" : "feeds nobody any more", reply.moved());

@@ -46,12 +46,12 @@ void Print(const VerifyReport& report, std::chrono::milliseconds elapsed, bool q
 int RunVerify(const VerifyOptions& options, const GlobalOptions& globals) {
   const std::string subject = "verify " + options.reference;
   if (options.mount && ::geteuid() != 0) {
-    return ReportError(globals, subject, {Code::kPermissionDenied, "--mount needs root"});
+    return ReportError(globals, subject, {Code::kPermissionDenied, "--mount needs root"}, Asked::kNobody);
   }
   const auto begin = std::chrono::steady_clock::now();
   Interrupts interrupts;
   auto spool = convert::Spool::Open(globals.data_root);
-  if (!spool) return ReportError(globals, subject, spool.error());
+  if (!spool) return ReportError(globals, subject, spool.error(), Asked::kNobody);
   const Interrupts::Cleanup cleanup(interrupts, [directory = spool->directory()] {
     static_cast<void>(lazyfs::UmountTarget(VerifyMountPoint(directory)));
     convert::RemoveTree(directory);
@@ -62,11 +62,11 @@ int RunVerify(const VerifyOptions& options, const GlobalOptions& globals) {
     return VerifyImage(options, globals, spool->directory(), progress, interrupts.token());
   }();
   if (!report) {
-    const int code = ReportError(globals, subject, report.error());
+    const int code = ReportError(globals, subject, report.error(), AskedFor(options.reference));
     return interrupts.signal() != 0 ? 128 + interrupts.signal() : code;
   }
   if (globals.json) {
-    fmt::print("{}\n", ToJson(*report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    PrintJson(ToJson(*report), 2);
   } else {
     Print(*report, std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin),
           globals.quiet);

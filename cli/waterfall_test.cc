@@ -75,5 +75,21 @@ TEST(TerminalTest, ATableIsCutToTheWidthInOneColumn) {
   EXPECT_NE(FitTable(rows, 0, 60).find("12 MB"), std::string::npos);
 }
 
+TEST(TerminalTest, ATableTooWideLeavesColumnsOutAndSaysSo) {
+  const Rows rows = {{"NODE", "ZONE", "", "VERSION"}, {std::string(40, 'n'), "europe-west-1", "1 %", "1.2.3-4.5.6"}};
+  EXPECT_EQ(FitTable(rows, 0, 32),
+            "NODE                   ZONE\n"
+            "nnnnn..nnnnn  europe-west-1  1 %\n"
+            "No room for: VERSION (--json has all)\n");
+  EXPECT_EQ(FitTable(rows, 0, 31),
+            "NODE                       ZONE\n"
+            "nnnnnnn..nnnnnnn  europe-west-1\n"
+            "No room for: VERSION (--json has all)\n");
+  EXPECT_EQ(FitTable({{"KEY", "SIGNS", "FILE"}, {std::string(16, 'k'), "yes", std::string(40, 'f')}}, 2, 30),
+            "KEY                       FILE\n"
+            "kkkkkkkkkkkkkkkk  fffff..fffff\n"
+            "No room for: SIGNS (--json has all)\n");
+}
+
 }  // namespace
 }  // namespace banyan::cli

@@ -6,7 +6,7 @@ complete -c banyan -l data-root -d 'Directory for all that the commands store' -
 complete -c banyan -l plain-http -d 'Speak plain HTTP to the registry (loopback and labs)'
 complete -c banyan -l creds-file -d 'Docker-style config.json with credentials' -r -F
 complete -c banyan -l ca-file -d 'Certificate authorities (PEM) to trust instead of the system\'s' -r -F
-complete -c banyan -l json -d 'Print one JSON document on standard output'
+complete -c banyan -l json -d 'Print one JSON document on standard output, also of an error'
 complete -c banyan -l quiet -s q -d 'No progress and no summary'
 complete -c banyan -n 'not __fish_seen_subcommand_from convert conversions keys inspect verify extract mount umount ls stats scrub run pull starts info prefetch pin unpin drop doctor install tree nodes drain preheat' -a convert -d 'Convert an image, so that it can start before it has arrived'
 complete -c banyan -n '__fish_seen_subcommand_from convert' -l tag -d 'Push the result as an image of its own under this tag' -x
