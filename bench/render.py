@@ -108,11 +108,20 @@ class Bars:
         return met(speed, 400, f"{speed:.0f} MB/s ({found[0]['bytes'] / 1e6:.0f} MB)")
 
     def sixteen_nodes(self):
-        found = of(self.fill, nodes=16, rate="100mbit", mode="tree2", bytes=268435456)
+        found = of(self.fill, nodes=16, rate="100mbit", mode="tree2", image="random-256")
         if not found:
             return NOT_HERE + " (README: an earlier run)"
         last, served = figures.median_of(found, "x_link"), figures.median_of(found, "served")
         return met(last, 1.15, f"{last:.2f} ×", at_least=False) + ", " + met(served, 1.05, f"{served:.3f} copies", at_least=False)
+
+    def smaller_layers(self):
+        found = [line for line in of(self.fill, nodes=16, rate="100mbit", mode="tree2") if line["image"] in ("random-4", "random-16", "random-64")]
+        figures_of = []
+        for (image,), lines in figures.group(found, "image").items():
+            bar = 1.08 * lines[0]["ideal"] + 0.04 * min(line["depth"] for line in lines) + 0.3
+            last = figures.median_of(lines, "last")
+            figures_of.append(met(last, bar, f"{image.removeprefix('random-')} MiB {last:.2f} s for {bar:.2f}", at_least=False))
+        return "; ".join(figures_of) or NOT_HERE
 
     def conversion(self):
         ratios = [line["ratio"] for line in self.convert if "ratio" in line]
@@ -172,6 +181,7 @@ class Bars:
             ["first sequential read of a file of 58 MB, unshaped", "≥ 400 MB/s", self.first_read()],
             ["256 MiB to 16 nodes of 100 Mbit/s: last node; copies sent by registry and proxy", "≤ 1.15 × size ÷ link; ≤ 1.05",
              self.sixteen_nodes()],
+            ["smaller layers to the same nodes: last node", "≤ 1.08 × size ÷ link + depth × 40 ms + 0.3 s", self.smaller_layers()],
             ["a burst of 64 starts, 10 % of the reads private, against none private", "≤ 1.5 ×", self.private_reads()],
             ["last of 64 nodes against last of 8", "≤ 1.2 ×", self.more_nodes()],
             ["interior node killed mid-stream: longest stall; proxy's bytes against no fault", "≤ 1 s; ≤ 1.05 ×; only its children move", self.stall("interior", 1)],

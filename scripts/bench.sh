@@ -79,6 +79,7 @@ part_fill() {
   rm -f "$raw/fill.jsonl"
   if full; then
     add fill bench/lab/fill.py --nodes 16 --mib 256 --modes tree2 --rounds 2
+    add fill bench/lab/fill.py --nodes 16 --mib 4,16,64 --modes tree2 --rounds 3
     add fill bench/lab/fill.py --nodes 8,64 --mib 96 --rate 25mbit --modes tree2
   else
     add fill bench/lab/fill.py --nodes 8 --mib 64 --modes tree2
