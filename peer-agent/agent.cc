@@ -116,7 +116,7 @@ Status Agent::OpenNode() {
     BANYAN_ASSIGN(peers_, Peers::Open(std::move(peers), *timer_));
     hooks = peers_->MirrorHooks();
   }
-  if (peers_ || !config.mirror_address.empty()) {
+  if (peers_ || !config.mirror_address.empty() || !config.metrics_address.empty()) {
     // Whoever reaches the mirror can name any registry: on loopback that is this node alone.
     bool only_this_node = true;
     if (const auto listen = ParseHostPort(config.mirror_address))
@@ -259,11 +259,20 @@ Status Agent::ServeContainerd() {
 
 Status Agent::ServeHttp() {
   const Config& config = options_.config;
-  if (config.mirror_address.empty()) return {};
-  BANYAN_ASSIGN(http_, NodeHttp::Listen({.address = config.mirror_address,
-                                         .add_metrics = [this](MetricsPage& page) { AddMetrics(page); }},
-                                        *mirror_));
-  spdlog::info("registry mirror and metrics on http://{}", http_->address());
+  const auto listen = [this](const std::string& address, bool metrics_only) {
+    return NodeHttp::Listen({.address = address,
+                             .metrics_only = metrics_only,
+                             .add_metrics = [this](MetricsPage& page) { AddMetrics(page); }},
+                            *mirror_);
+  };
+  if (!config.mirror_address.empty()) {
+    BANYAN_ASSIGN(http_, listen(config.mirror_address, false));
+    spdlog::info("registry mirror and metrics on http://{}", http_->address());
+  }
+  if (!config.metrics_address.empty()) {
+    BANYAN_ASSIGN(metrics_http_, listen(config.metrics_address, true));
+    spdlog::info("metrics alone on http://{}", metrics_http_->address());
+  }
   return {};
 }
 
@@ -271,6 +280,7 @@ Agent::~Agent() {
   // What waits for a registry ends, so that calls under way do; reads only wait, and are tried again by the successor.
   if (registries_) registries_->Shutdown();
   http_.reset();
+  metrics_http_.reset();
   snapshots_rpc_.reset();
   snapshotter_.reset();  // its thread unmounts through the images
   container_images_.reset();

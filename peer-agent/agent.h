@@ -100,7 +100,7 @@ class Agent {
   std::unique_ptr<fetch::ThreadTimer> timer_;
   std::unique_ptr<Peers> peers_;  // null: none; outlives the sources that it makes
   std::unique_ptr<store::NodeStore> store_;
-  std::unique_ptr<mirror::Mirror> mirror_;  // null: neither containerd nor peers need it
+  std::unique_ptr<mirror::Mirror> mirror_;  // null: neither containerd, peers nor metrics need it
   std::unique_ptr<fetch::Scheduler> scheduler_;
   std::unique_ptr<lazyfs::SessionKeeper> keeper_;
   std::unique_ptr<lazyfs::DeviceServer> devices_;
@@ -116,6 +116,7 @@ class Agent {
   std::unique_ptr<snapshotter::Snapshotter> snapshotter_;        // null: no snapshotter
   std::unique_ptr<snapshotter::SnapshotService> snapshots_rpc_;  // null: no snapshotter
   std::unique_ptr<NodeHttp> http_;                               // null: no mirror
+  std::unique_ptr<NodeHttp> metrics_http_;                       // null: no address for metrics alone
 };
 
 }  // namespace banyan::peer_agent

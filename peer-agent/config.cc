@@ -135,6 +135,10 @@ void Declare(Config& config, ConfigSchema& schema) {
              "host:port of the registry mirror for this node's containerd (hosts.toml), with /metrics, /healthz and\n"
              "/readyz; empty: off. Loopback, unless everyone who reaches it may read every image.",
              &config.mirror_address);
+  schema.Add("metrics.address",
+             "host:port of /metrics, /healthz and /readyz without the mirror, for a Prometheus on another machine; "
+             "empty: off.",
+             &config.metrics_address);
   DeclarePeer(config.peer, schema);
   DeclareSwarm(config.swarm, schema);
   schema.Add(
@@ -187,6 +191,7 @@ Status Check(const Config& config) {
     return parsed ? Status() : Status(BadSetting(key, parsed.error().message));
   };
   BANYAN_TRY(check_address("mirror.address", config.mirror_address));
+  BANYAN_TRY(check_address("metrics.address", config.metrics_address));
   BANYAN_TRY(check_address("peer.address", config.peer.address));
   BANYAN_TRY(check_address("peer.advertise", config.peer.advertise));
   BANYAN_TRY(check_address("tree.manager", config.peer.manager));

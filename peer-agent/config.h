@@ -72,7 +72,8 @@ struct Config {
   std::string snapshotter_socket;  // empty: off
   std::string snapshotter_root;    // empty: <data_root>/snapshots
   std::chrono::milliseconds lookup_timeout{3000};
-  std::string mirror_address;  // "host:port"; empty: off
+  std::string mirror_address;   // "host:port"; empty: off
+  std::string metrics_address;  // "host:port"; empty: off
   PeerConfig peer;
   SwarmConfig swarm;
   std::vector<std::string> trusted_keys;  // PEM files

@@ -33,6 +33,7 @@ TEST_F(ConfigFileTest, RefusesWhatMakesNoSense) {
   EXPECT_THAT(Load("data_root = \"relative\"\n").error().message, HasSubstr("data_root"));
   EXPECT_THAT(Load("log_level = \"loud\"\n").error().message, HasSubstr("log_level"));
   EXPECT_THAT(Load("[mount]\nform = \"zip\"\n").error().message, HasSubstr("mount.form"));
+  EXPECT_THAT(Load("[metrics]\naddress = \"nowhere\"\n").error().message, HasSubstr("metrics.address"));
   EXPECT_THAT(Load("[registries.\"a\"]\nmirrors = [\"ftp://x\"]\n").error().message,
               HasSubstr("registries.\"a\".mirrors"));
   EXPECT_THAT(Load("[snapshotter]\nsock = \"x\"\n").error().message,

@@ -68,6 +68,7 @@ void NodeHttp::Handle(net::HttpRequest request, const std::shared_ptr<net::HttpR
     mirror::AddMetrics(mirror_.stats(), page);
     return SendText(*reply, 200, MetricsPage::kContentType, page.Text());
   }
+  if (options_.metrics_only) return SendText(*reply, 404, "text/plain", "only metrics are here\n");
   mirror_.Handle(std::move(request), reply);
 }
 

@@ -1,4 +1,5 @@
-// The agent's HTTP side: the registry mirror for this node's containerd, and /metrics, /healthz, /readyz.
+// The agent's HTTP side: the registry mirror for this node's containerd, and /metrics, /healthz, /readyz. Whoever
+// reaches the mirror may read images, so a Prometheus on another machine gets an address of its own, without it.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,7 @@ class NodeHttp {
  public:
   struct Options {
     std::string address;                                 // "host:port"
+    bool metrics_only = false;                           // no mirror at this address: all else is 404
     std::function<void(MetricsPage& page)> add_metrics;  // on an HTTP thread; must not block for long
   };
 
