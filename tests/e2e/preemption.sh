@@ -40,6 +40,27 @@ STARTED+=("$!")
 wait_for 10 test -s "$WORK/port"
 export BANYAN_METADATA=http://127.0.0.1:$(cat "$WORK/port")
 
+# As the pod of deploy/kubernetes/preemption: its command, its user, no capability.
+as_pod() {
+  local pod=$SOURCE_DIR/deploy/kubernetes/preemption/preemption.yaml
+  /usr/bin/python3 -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))["spec"]["template"]["spec"]["containers"][0]["command"][2])' "$pod" >"$WORK/command"
+  # shellcheck disable=SC2016
+  exec unshare --mount --propagation private sh -euc '
+    mount --bind "$1" /usr/local/bin
+    mount -t tmpfs -o mode=755 tmpfs /usr/share
+    mkdir /usr/share/banyan
+    cp "$2" /usr/share/banyan
+    token=$(cat "$3") command=$(cat "$4") manager=$5
+    mount -t tmpfs -o mode=755 tmpfs /etc
+    mkdir /etc/banyan-token
+    echo "$token" >/etc/banyan-token/token
+    shift 5
+    exec setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \
+      env -i PATH=/usr/local/bin:/usr/bin:/bin BANYAN_TREE_MANAGER="$manager" BANYAN_TOKEN_FILE=/etc/banyan-token/token "$@" /bin/sh -c "$command"' - \
+    "$BANYAN_BIN" "$SOURCE_DIR/deploy/preemption/banyan-preemption" "$TOKEN" "$WORK/command" "$MANAGER" \
+    BANYAN_CLOUD="$1" BANYAN_NODE=a BANYAN_PREEMPTION_INTERVAL=0.2 BANYAN_METADATA="$BANYAN_METADATA"
+}
+
 for cloud in aws gcp azure; do
   rm -f "$WORK/announced"
   "$SOURCE_DIR/deploy/preemption/banyan-preemption" "$cloud" >"$WORK/hook.log" 2>&1 </dev/null &
@@ -55,3 +76,16 @@ for cloud in aws gcp azure; do
   wait_for 10 eval '[[ $(state) == live ]]' || fail "node a is $(state) after --undo"
   log "$cloud: drained"
 done
+
+rm "$WORK/announced"
+as_pod gcp >"$WORK/hook.log" 2>&1 </dev/null &
+hook=$!
+STARTED+=("$hook")
+sleep 1
+kill -0 "$hook" 2>/dev/null || fail "the pod ended before anything was announced: $(cat "$WORK/hook.log")"
+[[ $(state) == live ]] || fail "node a is $(state) before anything was announced to the pod"
+touch "$WORK/announced"
+wait_for 20 eval '[[ $(state) == draining ]]' || fail "the pod does not drain node a: $(cat "$WORK/hook.log")"
+waits() { [[ $(tr '\0' ' ' <"/proc/$hook/cmdline") == "sleep infinity " ]]; }
+wait_for 10 waits || fail "drained, the pod does not wait: $(cat "$WORK/hook.log")"
+log "a pod: drained"
