@@ -357,17 +357,18 @@ export class TreeDrawing {
       path: this.path, dims: this.dims, matches: this.matches, focused: document.activeElement === this.element,
     });
     this.element.dataset.paintMillis = (performance.now() - now).toFixed(1);
-    this.element.dataset.drawnAt ??= performance.now().toFixed(0);  // since the page was asked for
+    this.element.dataset.drawnAt ??= performance.now().toFixed(0);  // since the page was asked for; for tests, as the next one
+    this.element.dataset.drawnFirst ??= String(this.list.length);
     this.element.dataset.settled = String(moving === 1 && !this.travel);  // for tests: nothing moves any more
     const starting = this.list.length <= 400 && !calm() &&
       this.list.some((item) => item.node.member && !item.node.member.ready && item.inside);
     return again || starting;
   }
 
-  /** What is on the canvas now; for tests. */
+  /** What is on the canvas now; for tests. `load`, `kind`, `width`: of the edge to its parent, as it was painted last. */
   drawn() {
-    return this.list.map(({id, node, x, y, radius}) => ({
-      id, parent: node.parent ? node.parent.id : null, x, y, radius, hidden: node.hidden,
+    return this.list.map(({id, node, x, y, radius, load, kind, width}) => ({
+      id, parent: node.parent ? node.parent.id : null, x, y, radius, load, kind, width, hidden: node.hidden,
       state: node.member?.state ?? null, zone: node.member?.zone ?? null, held: node.member?.presentPermille ?? null,
     }));
   }

@@ -112,16 +112,16 @@ export class Painter {
       }
       context.fill();
       context.globalAlpha = 1;
-      this.#zoneLabel(zone, colour);
+      this.#zoneLabel(zone);
     }
   }
 
-  #zoneLabel(zone, colour) {
+  #zoneLabel(zone) {
     const {context} = this;
     const {layout, transform} = this.scene;
     const text = zone.name || 'no zone';
     context.font = `600 11px ${this.colours.font}`;
-    context.fillStyle = colour;
+    context.fillStyle = this.colours['ink-2'];
     if (layout.shape === 'rings') {
       const angle = (zone.from + zone.to) / 2;
       const {x, y} = place('rings', angle, layout.radius + 22);
@@ -184,7 +184,9 @@ export class Painter {
       const load = edgeLoad(item.node.member, scene.stripe);
       const kind = mainClass(load);
       const faded = this.#faded(item);
-      put(kind ? `${kind} ${widthOf(load.total)} ${faded ? 1 : 0}` : faded ? 'plain 1 1' : 'plain 1 0', item, source);
+      const width = kind ? widthOf(load.total) : 1;
+      put(`${kind ?? 'plain'} ${width} ${faded ? 1 : 0}`, item, source);
+      Object.assign(item, {load, kind, width});
       if (kind) ++loaded;
       if (scene.now - item.movedAt < MOVED_MILLIS) told.push([item, source]);
       if (scene.path.has(item.id) && scene.path.has(item.node.parent.id)) onPath.push([item, source]);
