@@ -111,12 +111,14 @@ Status Serve(const Config& config, const DaemonSignals& signals) {
   };
   BANYAN_ASSIGN(const auto manager, Manager::Start(std::move(options)));
   PreheatApi preheats(*manager, token);
+  const bool has_token = !token.empty();
   BANYAN_ASSIGN(auto service, Service::Listen(*manager, config.listen, std::move(token)));
   std::unique_ptr<DashboardServer> dashboard;
   if (config.dashboard != "off") {
     dashboard =
         std::make_unique<DashboardServer>(*manager, DashboardServer::Options{.version = BANYAN_VERSION,
                                                                              .local_only = config.dashboard == "local",
+                                                                             .preheats = has_token,
                                                                              .proxies = {.addresses = config.proxies}});
   }
   std::unique_ptr<net::HttpServer> http;

@@ -10,7 +10,6 @@
 
 #include "common/digest.h"
 #include "common/units.h"
-#include "net/url.h"
 
 namespace banyan::tree_manager {
 namespace {
@@ -98,15 +97,14 @@ bool PreheatApi::Knows(const net::HttpRequest& request) {
 }
 
 HttpResponse PreheatApi::Answer(const net::HttpRequest& request) {
-  const std::string* const shown = request.headers.Find("authorization");
-  // The Host too: a page that a browser here has opened may come from a name that now leads to this machine.
-  const std::string* const host = request.headers.Find("host");
-  if (expected_.empty() && !(net::IsLoopbackHost(request.client) && (host == nullptr || net::IsLoopbackHost(*host)))) {
+  if (expected_.empty()) {
     return ErrorAnswer(
         403,
-        "without a token_file the tree-manager takes preheatings from its own machine only, by a loopback address");
+        "this tree-manager has no token, and without one nothing is changed over HTTP: name the file of the cluster's "
+        "token as token_file in its configuration, and send \"Authorization: Bearer\" with the token");
   }
-  if (!expected_.empty() && (shown == nullptr || Digest::Of(*shown) != Digest::Of(expected_))) {
+  const std::string* const shown = request.headers.Find("authorization");
+  if (shown == nullptr || Digest::Of(*shown) != Digest::Of(expected_)) {
     HttpResponse refused = ErrorAnswer(401, "the cluster's token is missing or wrong");
     refused.headers.emplace_back("WWW-Authenticate", "Bearer");
     return refused;

@@ -5,8 +5,8 @@
 //   GET  /api/v1/preheats/7   → 200, how far they are, as `banyan --json preheat`
 //
 // Errors are {"error": "…"}. This changes what nodes do, so unlike the dashboard it wants the cluster's token
-// (`Authorization: Bearer …`); without a token it answers this machine alone. A body must say that it is JSON, which
-// keeps other sites' forms in a browser from sending one.
+// (`Authorization: Bearer …`), and a manager without one takes nothing. A body must say that it is JSON, which keeps
+// other sites' forms in a browser from sending one.
 #pragma once
 
 #include <string>
@@ -39,7 +39,7 @@ class PreheatApi {
   net::HttpResponse Progress(std::string_view id);
 
   Manager& manager_;
-  const std::string expected_;  // of Authorization; empty: no token
+  const std::string expected_;  // of Authorization; empty: there is no token, and nothing is taken
 };
 
 }  // namespace banyan::tree_manager

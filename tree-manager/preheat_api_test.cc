@@ -97,20 +97,25 @@ TEST_F(PreheatApiTest, StrangersAreRefused) {
   request.headers.Add("authorization", "Bearer secret");
   request.headers.Add("content-type", "text/plain");
   EXPECT_EQ(api_.Answer(request).status, 415);
+}
 
+TEST_F(PreheatApiTest, WithoutATokenNobodyChangesAnything) {
+  Connect("a", "");
   PreheatApi open(*manager_, "");
-  request = Ask("POST", "/api/v1/preheats", body);
-  EXPECT_EQ(open.Answer(request).status, 403);
-  request.client = "127.0.0.1";
-  EXPECT_EQ(open.Answer(request).status, 202);
-  request.client = "::ffff:127.0.0.1";
-  EXPECT_EQ(open.Answer(request).status, 202);
-  request.headers.Add("host", "localhost:4651");
-  EXPECT_EQ(open.Answer(request).status, 202);
-  request.headers = {};
-  request.headers.Add("content-type", "application/json");
-  request.headers.Add("host", "rebound.example:4651");
-  EXPECT_EQ(open.Answer(request).status, 403);
+  for (const char* client : {"10.0.0.9", "127.0.0.1", "::1"}) {
+    for (const char* shown : {"", "Bearer", "Bearer ", "Bearer secret"}) {
+      net::HttpRequest request = Ask("POST", "/api/v1/preheats", R"({"reference": "r/app:1"})");
+      request.client = client;
+      request.headers = {};
+      request.headers.Add("content-type", "application/json");
+      if (*shown != '\0') request.headers.Add("authorization", shown);
+      const auto refused = open.Answer(request);
+      EXPECT_EQ(refused.status, 403) << client << shown;
+      EXPECT_NE(BodyOf(refused)["error"].get<std::string>().find("token_file"), std::string::npos);
+    }
+  }
+  EXPECT_EQ(open.Answer(Ask("GET", "/api/v1/preheats/1")).status, 403);
+  EXPECT_FALSE(manager_->PreheatProgress(1));
 }
 
 TEST(ParsePreheatTest, TakesWhatItKnowsOnly) {

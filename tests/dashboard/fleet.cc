@@ -6,7 +6,10 @@
 //   name NAME FUNCTION ZONE             one agent of that name (percent-encoded; so is ZONE)
 //   kill NAME                           its connection is cut, as when the process dies
 //   hold PERMILLE                       all hold so much; not all of it: bytes flow
+//   flow DEMAND PREFETCH FILL           each stripe of those that hold not all brings so many bytes a second, at first
+//                                       changing ones
 //   start NAME FUNCTION                 it reports a cold start
+//   touch NAME COUNT                    it reports so many first touches
 //   wait                                until all agents have a place
 //   bring THIRDS                        all bring so much of an image that is preheated, a third a beat; at first: 3
 //   refuse NAME ERROR                   it brings a third, and then fails so (both percent-encoded)
@@ -26,6 +29,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -53,6 +57,13 @@ constexpr uint32_t kConnectionsOfTheirOwn = 2'500;
 constexpr uint32_t kSharers = 20;
 constexpr uint64_t kBlobBytes = 412'000'000;
 constexpr uint64_t kGiga = 1'000'000'000;
+
+// Bytes per second by class.
+struct Flow {
+  uint64_t demand = 0;
+  uint64_t prefetch = 0;
+  uint64_t fill = 0;
+};
 
 std::string Decode(const std::string& text) {
   std::string out;
@@ -110,7 +121,7 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
   }
   const std::string& name() const { return name_; }
 
-  void Beat(uint32_t permille, uint64_t thirds, uint64_t round) {
+  void Beat(uint32_t permille, uint64_t thirds, uint64_t round, const std::optional<Flow>& flow) {
     if (writing_.exchange(true)) return;
     outgoing_.Clear();
     thirds_due_ = thirds;
@@ -124,13 +135,21 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
     holding.set_present_permille(held);
     holding.set_ready(number_ % 7 != 3 || held == 1000);
     holding.set_blob_bytes(kBlobBytes);
-    if (held < 1000) AddFeeds(beat, round);
+    if (held < 1000) AddFeeds(beat, round, flow);
     StartWrite(&outgoing_);
   }
   void Start(const StartReport& report) {
-    while (writing_.exchange(true)) std::this_thread::sleep_for(1ms);
-    outgoing_.Clear();
-    *outgoing_.mutable_start() = report;
+    *NextMessage().mutable_start() = report;
+    StartWrite(&outgoing_);
+  }
+  void Touch(uint32_t count) {
+    Touches& touches = *NextMessage().mutable_touches();
+    touches.set_function(function_);
+    touches.mutable_chunks()->add_blobs(function_);
+    for (uint32_t chunk = 0; chunk < count; ++chunk) {
+      touches.mutable_chunks()->add_blob(0);
+      touches.mutable_chunks()->add_chunk(chunk);
+    }
     StartWrite(&outgoing_);
   }
 
@@ -159,7 +178,14 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
   }
 
  private:
-  void AddFeeds(Heartbeat& beat, uint64_t round) {
+  // Until nothing is being written; then the message is the caller's.
+  NodeMessage& NextMessage() {
+    while (writing_.exchange(true)) std::this_thread::sleep_for(1ms);
+    outgoing_.Clear();
+    return outgoing_;
+  }
+
+  void AddFeeds(Heartbeat& beat, uint64_t round, const std::optional<Flow>& flow) {
     uint64_t total = 0;
     for (uint32_t stripe = 0; stripe < 2; ++stripe) {
       const uint64_t mood = (number_ * 2654435761U + stripe * 40503U + round / 4 * 7919U) >> 3;
@@ -167,9 +193,12 @@ class Agent final : public grpc::ClientBidiReactor<NodeMessage, ManagerMessage> 
       feed.set_function(function_);
       feed.set_stripe(stripe);
       feed.set_from(fed_by_peer_[stripe] ? Feed::PARENT : Feed::ORIGIN);
-      feed.set_demand(mood % 5 == 0 ? 3'000'000 + mood % 999'983 : 0);
-      feed.set_prefetch(mood % 3 != 0 ? 2'000'000 + mood % 9'999'991 : 0);
-      feed.set_fill(mood % 4 == 1 ? 20'000'000 + mood % 999'983 : 0);
+      const Flow now = flow.value_or(Flow{.demand = mood % 5 == 0 ? 3'000'000 + mood % 999'983 : 0,
+                                          .prefetch = mood % 3 != 0 ? 2'000'000 + mood % 9'999'991 : 0,
+                                          .fill = mood % 4 == 1 ? 20'000'000 + mood % 999'983 : 0});
+      feed.set_demand(now.demand);
+      feed.set_prefetch(now.prefetch);
+      feed.set_fill(now.fill);
       total += feed.demand() + feed.prefetch() + feed.fill();
     }
     beat.set_downlink_bytes_per_second(total);
@@ -277,6 +306,7 @@ class Fleet {
     std::string zone;
     if (verb == "hold" && words >> permille_) return "ok";
     if (verb == "bring" && words >> thirds_) return "ok";
+    if (Flow flow; verb == "flow" && words >> flow.demand >> flow.prefetch >> flow.fill) return flow_ = flow, "ok";
     if (verb == "name" && words >> name >> function) {
       words >> zone;
       AddOne(ChannelTo(manager_), Decode(name), Decode(zone), function);
@@ -288,6 +318,7 @@ class Fleet {
     if (verb == "kill") return agents_.erase(found), "ok";
     if (verb == "refuse") return found->second->Refuse(Decode(function)), "ok";
     if (verb == "start") return found->second->Start(StartOf(function)), "ok";
+    if (verb == "touch") return found->second->Touch(static_cast<uint32_t>(std::stoul(function))), "ok";
     return "error: which order?";
   }
 
@@ -367,7 +398,7 @@ class Fleet {
           MutexLock lock(mutex_);
           uint32_t at = 0;
           for (const auto& [name, agent] : agents_) {
-            if (at++ % 10 == slice) agent->Beat(permille_, thirds_, round);
+            if (at++ % 10 == slice) agent->Beat(permille_, thirds_, round, flow_);
           }
         }
         std::this_thread::sleep_for(100ms);
@@ -381,6 +412,7 @@ class Fleet {
   std::map<std::string, std::unique_ptr<Agent>> agents_ BANYAN_GUARDED_BY(mutex_);
   uint32_t permille_ BANYAN_GUARDED_BY(mutex_) = 600;
   uint64_t thirds_ BANYAN_GUARDED_BY(mutex_) = 3;
+  std::optional<Flow> flow_ BANYAN_GUARDED_BY(mutex_);
   uint32_t numbers_ BANYAN_GUARDED_BY(mutex_) = 0;
   uint64_t starts_ = 0;
   std::atomic<bool> stopping_{false};

@@ -26,14 +26,25 @@ def expect(condition, what):
 
 
 def until(condition, what, seconds=15, step=0.05):
-    """Until condition() gives something; returns it."""
+    """Until condition() gives something; returns it. `what`: a text, or what gives it."""
     end = time.monotonic() + seconds
     while True:
         got = condition()
         if got:
             return got
-        expect(time.monotonic() < end, f"not within {seconds} s: {what}")
+        if time.monotonic() > end:
+            raise Failure(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(step)
+
+
+def end(process):
+    if process and process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Cluster:
@@ -64,12 +75,22 @@ class Cluster:
                 config.write(f'token_file = "{self.directory}/token"\n')
                 with open(f"{self.directory}/token", "w", encoding="utf-8") as file:
                     file.write(self.token + "\n")
-        self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--config", f"{self.directory}/manager.toml", "--data-root", f"{self.directory}/data", "--listen", "127.0.0.1:0",
-                                         "--http", "127.0.0.1:0"], stdout=self.log, stderr=self.log)
+        self._run_manager(0, 0)
         self.http = until(lambda: self._port("dashboard on"), "the manager listens")
         self.port = until(lambda: self._port("listening on"), "the manager listens")
         self.url = f"http://127.0.0.1:{self.http}/"
         self.fleet = subprocess.Popen([FLEET, f"127.0.0.1:{self.port}", *([f"{self.directory}/token"] if self.token else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def _run_manager(self, port, http):
+        self.manager = subprocess.Popen([f"{BIN}/banyan-tree-manager", "--config", f"{self.directory}/manager.toml", "--data-root", f"{self.directory}/data",
+                                         "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"], stdout=self.log, stderr=self.log)
+
+    def start_manager(self):
+        """Once more, after stop_manager(): where it was. The agents do not come back."""
+        self._run_manager(self.port, self.http)
+
+    def stop_manager(self):
+        end(self.manager)
 
     def _port(self, what):
         expect(self.manager.poll() is None, f"the manager has ended: {open(self.log_path).read()}")
@@ -78,13 +99,7 @@ class Cluster:
 
     def __exit__(self, *_):
         for process in (self.fleet, self.manager):
-            if process and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            end(process)
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -101,7 +116,8 @@ class Cluster:
     def tree(self, function):
         """As `banyan tree --json` says."""
         command = [f"{BIN}/banyan", "--json", "tree", function, "--manager", f"127.0.0.1:{self.port}"]
-        return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        token = {"BANYAN_TOKEN_FILE": f"{self.directory}/token"} if self.token else {}
+        return json.loads(subprocess.run(command, capture_output=True, check=True, text=True, env={**os.environ, **token}).stdout)
 
     def api(self, path):
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -131,15 +147,48 @@ def wait_drawn(page, count, seconds=10):
                      f".every((drawing) => drawing.dataset.nodes === '{count + 1}' && drawing.dataset.settled === 'true')", seconds)
 
 
+def expect_same(shown, told, what, seconds=10):
+    """Until both give the same; the page lags behind the manager."""
+    end = time.monotonic() + seconds
+    while (got := shown()) != (wanted := told()):
+        expect(time.monotonic() < end, f"{what}: {got}, the manager's {wanted}")
+        time.sleep(0.1)
+
+
 def expect_as_manager(page, tree):
-    """What is drawn, in both stripes, are the manager's edges, states and holdings; and the table says the same."""
-    stripes = drawn(page)
+    """What is drawn comes to be what the manager tells, in both stripes: nodes, their parents, states, zones and holdings.
+    `tree()`: as `banyan tree --json` says."""
     for stripe in (0, 1):
-        expect(drawn_edges(stripes[stripe]) == edges_of(tree, stripe), f"stripe {stripe + 1}: drawn {drawn_edges(stripes[stripe])}, "
-               f"the manager's {edges_of(tree, stripe)}")
-        for node in tree["nodes"]:
-            shown = stripes[stripe][node["node"]]
-            expect(shown["state"] == node["state"] and shown["zone"] == node["zone"], f"{node}: drawn as {shown}")
+        expect_same(lambda stripe=stripe: {name: [node[key] for key in ("parent", "state", "zone", "held")] for name, node in drawn(page)[stripe].items() if name},
+                    lambda stripe=stripe: {node["node"]: [node["parents"][stripe], node["state"], node["zone"], node["present_permille"]] for node in tree()["nodes"]},
+                    f"stripe {stripe + 1} is drawn")
+
+
+def expect_table_as_manager(page, tree):
+    """The same of the table of the trees' page, which is shown: what expect_as_manager compares, depths, and who feeds how many."""
+    def told():
+        nodes = tree()["nodes"]
+        rows = {}
+        for node in nodes:
+            held = node["present_permille"]
+            rows[node["node"]] = [node["node"], node["zone"] or "–", node["state"], "100 %" if held == 1000 else f"{held // 10} %"]
+            for stripe in (0, 1):
+                feeds = sum(other["parents"][stripe] == node["node"] for other in nodes)
+                rows[node["node"]] += [node["parents"][stripe] or "proxy", str(node["depths"][stripe]), str(feeds)]
+        return rows
+    expect_same(lambda: {name: row[:10] for name, row in table_of(page).items()}, told, "the table says")
+
+
+def table_of(page):
+    """First cell → all cells, of every long table in the page."""
+    rows = page.run("""JSON.stringify([...document.querySelectorAll('.long-table tbody tr[data-row]')].map((row) =>
+      [...row.children].map((cell) => cell.textContent)))""")
+    return {row[0]: row for row in json.loads(rows)}
+
+
+def choose(page, value):
+    """A view or a stripe of the trees."""
+    page.run(f"[...document.querySelectorAll('.how input[type=radio]')].find((input) => input.value === '{value}').click()")
 
 
 def expect_painted(page):

@@ -85,15 +85,46 @@ def expect_not_kept(cluster, page):
     expect(TOKEN not in open(cluster.log_path, encoding="utf-8").read(), "the token is in the manager's log")
 
 
-def without_token(page, nodes):
-    """An image that no node runs: its name is typed. The manager has no token, so the field stays empty."""
+def typed(page, nodes):
+    """An image that no node runs: its name is typed. Without the token nothing is sent."""
     page.run("location.hash = '#/images'")
     page.wait("document.querySelector('.images')")
     open_form(page, "Preheat another…")
     expect(page.run("document.activeElement.id") == "preheat-reference", "the image's field has not the focus")
     page.type("registry.example/other:1")
     page.key("Enter")
+    expect(not page.run("document.getElementById('preheat-token').validity.valid"), "the form can do without a token")
+    page.run("document.getElementById('preheat-token').focus()")
+    page.type(TOKEN)
+    expect(not any("/preheats" in url for url in page.drain().requests), "something was sent without a token")
+    page.key("Enter")
     ended(page, f"{nodes} of {nodes} nodes have the image")
+
+
+def read_only(cluster, page):
+    """The manager has no token: its form, which is open, says so and sends nothing, and its API takes nothing, whatever is shown to it."""
+    page.wait("document.getElementById('preheat-read-only').checkVisibility()")
+    expect("token_file" in page.run("document.getElementById('preheat-read-only').textContent"), "it is not said how to give it a token")
+    expect(page.run("document.querySelector('.preheat button.primary').disabled"), "the button can be pressed")
+    page.run("document.getElementById('preheat-token').focus()")
+    page.type(TOKEN)
+    page.key("Enter")
+    page.run("document.querySelector('.preheat button.primary').click()")
+    page.run("document.getElementById('preheat-token').value = ''")
+    expect(not any("/preheats" in url for url in page.drain().requests), "a page that can only read has sent something")
+    for headers in ({}, {"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}"}):
+        status, answer, _ = refused(cluster.url + "api/v1/preheats", "POST", {"Content-Type": "application/json", **headers})
+        expect(status == 403 and "token_file" in json.loads(answer)["error"], f"with {headers} the manager says {status} {answer}")
+
+
+def refused(url, method, headers):
+    """Status, body and headers of what the manager says to a preheating, which it is not to take."""
+    request = urllib.request.Request(url, b'{"reference": "registry.example/evil:1"}', headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode(), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers
 
 
 def real_nodes(page, function, token, nodes):
@@ -142,7 +173,7 @@ def refusals(page):
     """What a person reads of each answer; the manager's own are in preheat_api_test.cc."""
     page.run("window.fetch_ = window.fetch")
     for status, body, words in ((400, {"error": "the reference: <b>no</b>"}, "does not take this: the reference: <b>no</b>"),
-                                (403, {"error": "its own machine only"}, "takes no preheating from here: its own machine only"),
+                                (403, {"error": "no token here"}, "takes no preheating: no token here"),
                                 (404, None, "Nothing takes preheatings at this address (HTTP 404)"), (409, {"error": "no node fits"}, "No node was told: no node fits"),
                                 (503, {"error": "64 are under way already"}, "takes no more for now: 64 are under way already"),
                                 (502, None, "Nodes were not told (HTTP 502)"), (200, None, "Something else than the manager has answered")):
@@ -179,7 +210,7 @@ def manager_goes(cluster, page, nodes):
 
 
 def from_elsewhere(cluster, browser):
-    """A page of another site can have nothing preheated, although this manager asks for no token."""
+    """A page of another site can have nothing preheated; a form could not either if it had the token."""
     url = cluster.url + "api/v1/preheats"
     page = browser.open("about:blank")
     said = page.run(f"""(async () => {{
@@ -188,15 +219,13 @@ def from_elsewhere(cluster, browser):
     }})()""")
     expect(said in ("opaque refused refused refused", "refused refused refused refused"), f"another site's page is told {said}")
     page.close()
-    for method, headers, status in (("POST", {"Content-Type": "text/plain"}, 415), ("POST", {"Content-Type": "application/x-www-form-urlencoded"}, 415),
-                                    ("OPTIONS", {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}, 405)):
-        request = urllib.request.Request(url, b'{"reference": "registry.example/evil:1"}', {"Origin": "http://evil.example", **headers}, method=method)
-        try:
-            urllib.request.urlopen(request, timeout=10)
-            expect(False, f"{method} with {headers} is taken")
-        except urllib.error.HTTPError as error:
-            opened = [name for name in error.headers if name.lower().startswith("access-control")]
-            expect(error.code == status and not opened, f"{method} with {headers}: {error.code}, {opened}")
+    known = {"Authorization": f"Bearer {TOKEN}"}
+    for method, headers, wanted in (("POST", {"Content-Type": "application/json"}, 401), ("POST", {"Content-Type": "text/plain"} | known, 415),
+                                    ("POST", {"Content-Type": "application/x-www-form-urlencoded"} | known, 415),
+                                    ("OPTIONS", {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}, 401)):
+        status, _, answered = refused(url, method, {"Origin": "http://evil.example", **headers})
+        opened = [name for name in answered if name.lower().startswith("access-control")]
+        expect(status == wanted and not opened, f"{method} with {headers}: {status}, {opened}")
     try:
         cluster.api("preheats/1")
         expect(False, "another site's page has had something preheated")

@@ -159,6 +159,7 @@ std::string DashboardServer::StatusText() {
                {"epoch", summary.epoch},
                {"upSeconds", up.count()},
                {"peerToPeer", summary.peer_to_peer},
+               {"preheats", options_.preheats},
                {"doubting", summary.gauges.doubting},
                {"nodes", summary.gauges.nodes},
                {"functions", summary.gauges.functions},

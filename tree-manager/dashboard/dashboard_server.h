@@ -38,6 +38,7 @@ class DashboardServer {
   struct Options {
     std::string version;
     bool local_only = false;                     // who asks from another machine is refused
+    bool preheats = false;                       // whether the preheating API takes any; pages are told
     std::chrono::milliseconds batch{250};        // between two writes to a browser
     std::chrono::milliseconds functions{1'000};  // between two looks at the list of functions
     size_t max_streams = 48;                     // of the 64 that may watch the manager

@@ -185,6 +185,11 @@ class DashboardTest : public testing::Test {
   std::unique_ptr<DashboardServer> dashboard_;
 };
 
+TEST_F(DashboardTest, PagesAreToldWhetherTheyMayPreheat) {
+  Start({.preheats = true});
+  EXPECT_EQ(GetJson("/api/v1/status")["preheats"], true);
+}
+
 TEST_F(DashboardTest, PagesComeWithAPolicy) {
   Start();
   const auto page = Get("/");
@@ -252,6 +257,7 @@ TEST_F(DashboardTest, TheApiShowsTheTrees) {
   Connect("b", "f");
   Hold(a, "f", 1000);
   EXPECT_EQ(GetJson("/api/v1/status")["nodes"], 2);
+  EXPECT_EQ(GetJson("/api/v1/status")["preheats"], false);
   EXPECT_EQ(GetJson("/api/v1/nodes")["nodes"].size(), 2U);
   const json functions = GetJson("/api/v1/functions")["functions"];
   ASSERT_EQ(functions.size(), 1U);

@@ -85,6 +85,7 @@ async function showVersion() {
     document.getElementById('version').textContent = `v${status.version}`;
     document.getElementById('switch-off').hidden = status.peerToPeer;
     document.getElementById('doubting').hidden = !status.doubting;
+    preheat.allow(status.preheats);
   } catch {
     // The stream's status tells of a manager that is away.
   }

@@ -24,7 +24,7 @@ export class PreheatDialog {
       spellcheck: 'false', placeholder: 'registry.example/app:1'});
     this.zone = el('select', {id: 'preheat-zone', onchange: () => this.#showReach()}, el('option', {value: ''}, 'All zones'));
     this.most = el('input', {type: 'number', id: 'preheat-most', min: '1', max: '4294967295', step: '1', placeholder: 'all', oninput: () => this.#showReach()});
-    this.token = el('input', {type: 'password', id: 'preheat-token', autocomplete: 'off', spellcheck: 'false', 'aria-describedby': 'preheat-token-hint preheat-message',
+    this.token = el('input', {type: 'password', id: 'preheat-token', required: true, autocomplete: 'off', spellcheck: 'false', 'aria-describedby': 'preheat-token-hint preheat-message',
       oninput: () => this.token.removeAttribute('aria-invalid')});
     this.plain = el('input', {type: 'checkbox', id: 'preheat-plain'});
     this.reach = el('span', {class: 'quiet', id: 'preheat-reach'});
@@ -38,6 +38,14 @@ export class PreheatDialog {
     this.#preheating.addEventListener('change', () => this.#changed());
   }
 
+  /** Whether the manager takes preheatings at all. */
+  allow(allowed) {
+    this.readOnly.hidden = allowed;
+    this.submit.disabled = !allowed;
+    if (allowed) this.element.removeAttribute('aria-describedby');
+    else this.element.setAttribute('aria-describedby', 'preheat-read-only');
+  }
+
   /** `reference`: what is to be in the field; missing: what is there. */
   open(reference) {
     if (reference !== undefined) this.reference.value = reference;
@@ -49,13 +57,15 @@ export class PreheatDialog {
   }
 
   #form() {
+    this.readOnly = el('p', {id: 'preheat-read-only', class: 'warn', hidden: true},
+      'This page can only read: the manager has no token. It takes preheatings once token_file in its configuration names the file of the cluster’s token.');
+    this.submit = el('button', {type: 'submit', class: 'primary', 'aria-describedby': 'preheat-reach'}, 'Preheat');
     const field = (input, name) => el('div', {class: 'field'}, el('label', {for: input.id}, name), input);
     return el('form', {autocomplete: 'off', onsubmit: (event) => { event.preventDefault(); this.#send(); }},
       field(this.reference, 'Image'), el('div', {class: 'fields'}, field(this.zone, 'Zone'), field(this.most, 'At most so many nodes'), field(this.token, 'Token of the cluster')),
-      el('p', {class: 'quiet', id: 'preheat-token-hint'}, 'The token is kept by this open page alone. A manager without a token file needs none, and obeys only its own machine.',
+      this.readOnly, el('p', {class: 'quiet', id: 'preheat-token-hint'}, 'The token is kept by this open page alone.',
         !isSecureContext && el('strong', {class: 'warn'}, ' This page came over plain HTTP: what it sends can be read on the way.')),
-      el('div', {class: 'page-head'}, el('label', {class: 'check'}, this.plain, 'Its registry has no TLS'), el('div', {class: 'spring'}), this.reach,
-        el('button', {type: 'submit', class: 'primary', 'aria-describedby': 'preheat-reach'}, 'Preheat')));
+      el('div', {class: 'page-head'}, el('label', {class: 'check'}, this.plain, 'Its registry has no TLS'), el('div', {class: 'spring'}), this.reach, this.submit));
   }
 
   #outcome() {
@@ -182,7 +192,7 @@ function whyNotBegun({status, said}) {
     case 0: return 'The manager cannot be reached, or broke off: whether nodes were told is not known.';
     case 400: return `The manager does not take this${because}`;
     case 401: return `The manager refuses the token${because}`;
-    case 403: return `The manager takes no preheating from here${because}`;
+    case 403: return `The manager takes no preheating${because}`;
     case 404: case 405: return `Nothing takes preheatings at this address${because}`;
     case 409: return `No node was told${because}`;
     case 503: return `The manager takes no more for now${because}`;
