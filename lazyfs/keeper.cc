@@ -69,7 +69,7 @@ class KeeperClient::Impl {
   Status Put(const std::string& name, int fuse_fd, int journal_fd) {
     std::lock_guard lock(mutex_);
     BANYAN_TRY(PutLocked(name, fuse_fd, journal_fd));
-    ours_[name] = {Duplicate(fuse_fd), Duplicate(journal_fd)};
+    RememberLocked(name, fuse_fd, journal_fd);
     return {};
   }
 
@@ -80,7 +80,7 @@ class KeeperClient::Impl {
       return Fail(Code::kDataLoss, fmt::format("session {}: the keeper gave no descriptors", name));
     }
     // Adopted: a keeper that is restarted from now on gets them from us.
-    ours_[name] = {Duplicate(answer.fds[0].get()), Duplicate(answer.fds[1].get())};
+    RememberLocked(name, answer.fds[0].get(), answer.fds[1].get());
     return KeptSession{std::move(answer.fds[0]), std::move(answer.fds[1])};
   }
 
@@ -98,13 +98,20 @@ class KeeperClient::Impl {
   Status Drop(const std::string& name) {
     std::lock_guard lock(mutex_);
     ours_.erase(name);
+    sessions_ = ours_.size();
     BANYAN_TRY(Ask(keeper::Op::kDrop, name, 0, -1, -1));
     return {};
   }
 
   bool connected() const { return connected_; }
+  size_t sessions() const { return connected_ ? sessions_.load() : 0; }
 
  private:
+  void RememberLocked(const std::string& name, int fuse_fd, int journal_fd) {
+    ours_[name] = {Duplicate(fuse_fd), Duplicate(journal_fd)};
+    sessions_ = ours_.size();
+  }
+
   Status ConnectLocked() {
     connected_ = false;
     const int error = keeper::Connect(path_, &socket_);
@@ -161,9 +168,11 @@ class KeeperClient::Impl {
 
   // A keeper that we find anew has lost what it held.
   Status ReconnectLocked() {
+    sessions_ = 0;
     BANYAN_TRY(ConnectLocked());
     for (const auto& [name, session] : ours_) {
       BANYAN_TRY(AskOnce(keeper::Op::kPut, name, 0, session.fuse.get(), session.journal.get()));
+      ++sessions_;
     }
     return {};
   }
@@ -189,6 +198,7 @@ class KeeperClient::Impl {
   const std::chrono::milliseconds timeout_;
   std::thread watcher_;
   std::atomic<bool> connected_{false};
+  std::atomic<size_t> sessions_{0};  // of ours_, that it has
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -214,5 +224,6 @@ Result<KeptSession> KeeperClient::Get(const std::string& name) { return impl_->G
 Result<std::vector<std::string>> KeeperClient::List() { return impl_->List(); }
 Status KeeperClient::Drop(const std::string& name) { return impl_->Drop(name); }
 bool KeeperClient::connected() const { return impl_->connected(); }
+size_t KeeperClient::sessions() const { return impl_->sessions(); }
 
 }  // namespace banyan::lazyfs

@@ -38,6 +38,8 @@ class SessionKeeper {
   virtual Status Drop(const std::string& name) = 0;
   // Whether the keeper was there when last looked at (at most about a second ago).
   virtual bool connected() const = 0;
+  // How many sessions of this process it holds, as far as is known; 0 while it is not there. Does not block.
+  virtual size_t sessions() const = 0;
 };
 
 // Internally synchronised. While it lives, a keeper that was restarted is found again and given everything that was Put
@@ -59,6 +61,7 @@ class KeeperClient final : public SessionKeeper {
   Result<KeptSession> Get(const std::string& name) override;
   Status Drop(const std::string& name) override;
   bool connected() const override;
+  size_t sessions() const override;
   // The names held, sorted.
   Result<std::vector<std::string>> List();
 

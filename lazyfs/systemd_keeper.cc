@@ -70,6 +70,7 @@ Result<std::unique_ptr<SystemdKeeper>> SystemdKeeper::Open() {
 
 SystemdKeeper::SystemdKeeper(NamedFds inherited, Notify notify) : notify_(std::move(notify)) {
   for (auto& [name, fd] : inherited) held_[name] = std::move(fd);
+  held_count_ = held_.size();
 }
 
 Status SystemdKeeper::Put(const std::string& name, int fuse_fd, int journal_fd) {
@@ -81,6 +82,7 @@ Status SystemdKeeper::Put(const std::string& name, int fuse_fd, int journal_fd) 
     // Without FDPOLL=0 the manager would drop a FUSE descriptor as soon as its mount has an error to report.
     BANYAN_TRY(notify_(fmt::format("FDSTORE=1\nFDPOLL=0\nFDNAME={}", stored), fd));
     held_[stored] = std::move(copy);
+    held_count_ = held_.size();
   }
   return {};
 }
@@ -102,6 +104,7 @@ Status SystemdKeeper::Remove(const std::string& stored_name) {
   if (!held_.contains(stored_name)) return {};
   BANYAN_TRY(notify_("FDSTOREREMOVE=1\nFDNAME=" + stored_name, -1));
   held_.erase(stored_name);
+  held_count_ = held_.size();
   return {};
 }
 

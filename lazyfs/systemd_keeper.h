@@ -5,6 +5,7 @@
 // banyan-keeper's do until it ends.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -36,6 +37,7 @@ class SystemdKeeper final : public SessionKeeper {
   Result<KeptSession> Get(const std::string& name) override;
   Status Drop(const std::string& name) override;
   bool connected() const override { return true; }
+  size_t sessions() const override { return held_count_ / 2; }
 
  private:
   Status Remove(const std::string& stored_name);
@@ -43,6 +45,7 @@ class SystemdKeeper final : public SessionKeeper {
   const Notify notify_;
   std::mutex mutex_;
   std::map<std::string, UniqueFd> held_;  // what the manager holds, by stored name; guarded by mutex_
+  std::atomic<size_t> held_count_{0};     // of held_
 };
 
 }  // namespace banyan::lazyfs

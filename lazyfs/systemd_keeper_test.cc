@@ -55,8 +55,10 @@ TEST(SystemdKeeperTest, SessionsOutliveTheProcess) {
     ASSERT_TRUE(keeper.Put(name, fuse.get(), journal.get()));
     ASSERT_TRUE(keeper.Put(name, fuse.get(), journal.get()));
     EXPECT_EQ(manager.size(), 2U) << "the second replaces the first";
+    EXPECT_EQ(keeper.sessions(), 1U);
   }
   SystemdKeeper keeper(manager.Pass(), manager.notify());
+  EXPECT_EQ(keeper.sessions(), 1U);
   const auto session = keeper.Get(name);
   ASSERT_TRUE(session) << session.error().message;
   EXPECT_EQ(InodeOf(session->fuse.get()), InodeOf(fuse.get()));
@@ -64,6 +66,7 @@ TEST(SystemdKeeperTest, SessionsOutliveTheProcess) {
   ASSERT_TRUE(keeper.Drop(name));
   ASSERT_TRUE(keeper.Drop(name));
   EXPECT_EQ(manager.size(), 0U);
+  EXPECT_EQ(keeper.sessions(), 0U);
   EXPECT_EQ(keeper.Get(name).error().code, Code::kNotFound);
 }
 

@@ -530,6 +530,7 @@ void Agent::AddMetrics(MetricsPage& page) {
   const fetch::Scheduler::Stats stats = scheduler_->stats();
   AddReadMetrics(session.reads, session.bytes, stats, page);
   AddFetchMetrics(stats, page);
+  AddKeeperMetrics(keeper_.get(), page);
   store::AddMetrics(store_->usage(), page);
   page.Counter("banyan_artifacts_refused_total", "Artifacts that no trusted key signed, or of a revoked converter.",
                static_cast<double>(trust_.refused()));

@@ -57,4 +57,11 @@ void AddFetchMetrics(const fetch::Scheduler::Stats& stats, MetricsPage& page) {
   for (const auto& [source, counters] : sources) AddSource(source, counters, page);
 }
 
+void AddKeeperMetrics(const lazyfs::SessionKeeper* keeper, MetricsPage& page) {
+  page.Gauge("banyan_keeper_connected", "1: a keeper is there; mounts would survive this process.",
+             keeper != nullptr && keeper->connected() ? 1 : 0);
+  page.Gauge("banyan_keeper_sessions", "Sessions of the kernel that the keeper holds.",
+             keeper != nullptr ? static_cast<double>(keeper->sessions()) : 0);
+}
+
 }  // namespace banyan::peer_agent

@@ -47,7 +47,19 @@ for node in a b; do
   on "$node" banyan --quiet mount "docker://$REGISTRY/app:1" "$WORK/$node.view"
   cat "$WORK/$node.view/own.bin" >/dev/null
 done
-if banyan tree --manager "$MANAGER" --token-file "$TOKEN" no-such-function 2>/dev/null; then fail "there is no such function"; fi
+# Each call that the command line makes fails once: the series of that method begins.
+echo another-token >"$WORK/another-token"
+refused() {
+  local status=0
+  banyan "$@" --manager "$MANAGER" --token-file "$WORK/another-token" >/dev/null 2>"$WORK/refused" || status=$?
+  [[ $status == 4 ]] && grep -q -- --token-file "$WORK/refused" || fail "banyan $* with another token: exit status $status: $(cat "$WORK/refused")"
+}
+refused tree
+refused tree no-such-function
+refused nodes
+refused nodes --peer-to-peer on
+refused drain a
+refused preheat "$REGISTRY/app:1"
 
 declare -A url=([banyan-peer-agent]=${HTTP_OF[a]} [banyan-registry-proxy]=$PROXY [banyan-tree-manager]=$MANAGER_HTTP)
 pages=()
@@ -64,14 +76,21 @@ metrics_doc check "$doc" "${pages[@]}" || fail "docs/metrics.md is not what the 
 value() { awk -v name="$1" '{ split($1, part, "{") } part[1] == name { sum += $2 } END { printf "%d\n", sum }' "$WORK/banyan-peer-agent.metrics"; }
 (($(value banyan_fetch_bytes_total) >= 8 << 20)) || fail "node a read 8 MiB and shows $(value banyan_fetch_bytes_total) bytes"
 (($(value banyan_reads_total) > 0)) || fail "node a shows no reads"
+[[ $(value banyan_keeper_connected) == 1 && $(value banyan_keeper_sessions) == 1 ]] ||
+  fail "node a has a keeper with one session and shows $(value banyan_keeper_connected), $(value banyan_keeper_sessions)"
+for method in Functions Tree Nodes SetPeerToPeer Drain Preheat; do
+  grep -q "^banyan_tree_rpc_errors_total{.*method=\"$method\"" "$WORK/banyan-tree-manager.metrics" || fail "no failed call of $method is shown"
+done
 
 log "the document's test has teeth"
-refused() { ! metrics_doc check "$WORK/changed.md" "${pages[@]}" 2>/dev/null || fail "$1 goes unnoticed"; }
-grep -v '`banyan_mounts`' "$doc" >"$WORK/changed.md"; refused "a metric that is not documented"
-sed 's/`banyan_mounts`/`banyan_mountz`/' "$doc" >"$WORK/changed.md"; refused "a documented metric that does not exist"
-sed 's/`banyan_mounts` | gauge/`banyan_mounts` | counter/' "$doc" >"$WORK/changed.md"; refused "another type"
-sed 's/`from`: store, upstream/`from`: store/' "$doc" >"$WORK/changed.md"; refused "another label value"
-sed 's/`from`: store/`form`: store/' "$doc" >"$WORK/changed.md"; refused "another label"
+noticed() { ! metrics_doc check "$WORK/changed.md" "${pages[@]}" 2>/dev/null || fail "$1 goes unnoticed"; }
+grep -v '`banyan_mounts`' "$doc" >"$WORK/changed.md"; noticed "a metric that is not documented"
+sed 's/`banyan_mounts`/`banyan_mountz`/' "$doc" >"$WORK/changed.md"; noticed "a documented metric that does not exist"
+sed 's/`banyan_mounts` | gauge/`banyan_mounts` | counter/' "$doc" >"$WORK/changed.md"; noticed "another type"
+sed 's/`from`: store, upstream/`from`: store/' "$doc" >"$WORK/changed.md"; noticed "another label value"
+sed 's/`from`: store, upstream/`from`: store, upstream, moon/' "$doc" >"$WORK/changed.md"; noticed "a label value that does not exist"
+sed 's/ Preheat, PreheatProgress,//' "$doc" >"$WORK/changed.md"; noticed "a call that is not documented"
+sed 's/`from`: store/`form`: store/' "$doc" >"$WORK/changed.md"; noticed "another label"
 
 log "Prometheus scrapes all of them"
 PROMETHEUS=127.0.0.1:$(free_port)
