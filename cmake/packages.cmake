@@ -17,10 +17,11 @@ function(banyan_install_gz package directory)
   endforeach()
 endfunction()
 
-# banyan_package(<name> TARGET t DESCRIPTION d [DEPENDS d] [UNIT u UPGRADE start|restart [BUSY]] [CONFIG file] [MAN page…])
+# banyan_package(<name> TARGET t DESCRIPTION d [DEPENDS d] [UNIT u UPGRADE start|restart [BUSY]] [OPTIONAL_UNIT path] [CONFIG file] [MAN page…])
+# OPTIONAL_UNIT is neither enabled nor started: that is for the operator; a removal stops it.
 # Beside its unit's own, the maintainer scripts run deploy/debian/<name>.configure and <name>.purge, where there are such.
 function(banyan_package name)
-  cmake_parse_arguments(ARG "BUSY" "TARGET;SUMMARY;DESCRIPTION;DEPENDS;RECOMMENDS;UNIT;UPGRADE;CONFIG" "MAN" ${ARGN})
+  cmake_parse_arguments(ARG "BUSY" "TARGET;SUMMARY;DESCRIPTION;DEPENDS;RECOMMENDS;SUGGESTS;UNIT;UPGRADE;OPTIONAL_UNIT;CONFIG" "MAN" ${ARGN})
   install(TARGETS ${ARG_TARGET} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT ${name})
   install(FILES ${DEBIAN_DIR}/copyright DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/${name} COMPONENT ${name})
   # A native package's: its version has no Debian revision.
@@ -38,6 +39,11 @@ function(banyan_package name)
     set(scripts ${PROJECT_BINARY_DIR}/debian/${name})
     set(PACKAGE ${name})
     set(UNIT ${ARG_UNIT})
+    set(OPTIONAL_UNIT)
+    if(ARG_OPTIONAL_UNIT)
+      install(FILES ${PROJECT_SOURCE_DIR}/deploy/${ARG_OPTIONAL_UNIT} DESTINATION ${UNIT_DIR} COMPONENT ${name})
+      get_filename_component(OPTIONAL_UNIT ${ARG_OPTIONAL_UNIT} NAME)
+    endif()
     set(UPGRADE_ACTION ${ARG_UPGRADE})
     foreach(fragment configure purge)
       string(TOUPPER ${fragment} variable)
@@ -68,6 +74,7 @@ function(banyan_package name)
   set(CPACK_COMPONENT_${upper}_DESCRIPTION "${ARG_SUMMARY}\n${ARG_DESCRIPTION}" PARENT_SCOPE)
   set(CPACK_DEBIAN_${upper}_PACKAGE_DEPENDS "${ARG_DEPENDS}" PARENT_SCOPE)
   set(CPACK_DEBIAN_${upper}_PACKAGE_RECOMMENDS "${ARG_RECOMMENDS}" PARENT_SCOPE)
+  set(CPACK_DEBIAN_${upper}_PACKAGE_SUGGESTS "${ARG_SUGGESTS}" PARENT_SCOPE)
   set(CPACK_DEBIAN_${upper}_PACKAGE_CONTROL_EXTRA "${control}" PARENT_SCOPE)
   set(BANYAN_PACKAGES ${BANYAN_PACKAGES} ${name} PARENT_SCOPE)
 endfunction()
@@ -81,6 +88,9 @@ banyan_package(banyan TARGET banyan MAN ${COMMAND_PAGES}
 install(FILES ${PROJECT_SOURCE_DIR}/deploy/completion/banyan.bash DESTINATION share/bash-completion/completions RENAME banyan COMPONENT banyan OPTIONAL)
 install(FILES ${PROJECT_SOURCE_DIR}/deploy/completion/_banyan DESTINATION share/zsh/vendor-completions COMPONENT banyan OPTIONAL)
 install(FILES ${PROJECT_SOURCE_DIR}/deploy/completion/banyan.fish DESTINATION share/fish/vendor_completions.d COMPONENT banyan OPTIONAL)
+# Of use on every machine of ours, as this package is.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/deploy/containerd DESTINATION share/banyan COMPONENT banyan)
+install(PROGRAMS ${PROJECT_SOURCE_DIR}/deploy/network/banyan.nft DESTINATION share/banyan COMPONENT banyan)
 
 # Not restarted at an upgrade: mounts whose agent is away at that moment would be lost. A reboot, or a quiet node, takes the new one.
 banyan_package(banyan-keeper TARGET banyan-keeper UNIT banyan-keeper.service UPGRADE start BUSY MAN ${MAN8}/banyan-keeper.8
@@ -88,9 +98,12 @@ banyan_package(banyan-keeper TARGET banyan-keeper UNIT banyan-keeper.service UPG
   DESCRIPTION "Holds the descriptors of lazy mounts, so that banyan-peer-agent can be\nrestarted and upgraded while containers run.")
 
 banyan_package(banyan-peer-agent TARGET banyan-peer-agent UNIT banyan-peer-agent.service UPGRADE restart BUSY CONFIG peer-agent.toml
+  OPTIONAL_UNIT preemption/banyan-preemption.service SUGGESTS "curl"
   MAN ${MAN8}/banyan-peer-agent.8 DEPENDS "banyan-keeper" RECOMMENDS "banyan, containerd (>= 1.6)"
   SUMMARY "lazily started container images: a node's agent"
   DESCRIPTION "Node store, lazy mounts, containerd's snapshotter and registry mirror,\nand what the node gives its peers.")
+# It calls curl and `banyan drain`.
+install(PROGRAMS ${PROJECT_SOURCE_DIR}/deploy/preemption/banyan-preemption DESTINATION share/banyan COMPONENT banyan-peer-agent)
 
 banyan_package(banyan-registry-proxy TARGET banyan-registry-proxy UNIT banyan-registry-proxy.service UPGRADE restart CONFIG registry-proxy.toml
   MAN ${MAN8}/banyan-registry-proxy.8 DEPENDS "banyan"
@@ -101,6 +114,8 @@ banyan_package(banyan-tree-manager TARGET banyan-tree-manager UNIT banyan-tree-m
   MAN ${MAN8}/banyan-tree-manager.8 RECOMMENDS "banyan"
   SUMMARY "lazily started container images: tree manager"
   DESCRIPTION "Arranges the nodes that run an image into trees, by which they get it\nfrom each other. One in a cluster.")
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/deploy/prometheus ${PROJECT_SOURCE_DIR}/deploy/grafana DESTINATION share/banyan COMPONENT banyan-tree-manager
+  PATTERN "*.test.yml" EXCLUDE)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME banyan)

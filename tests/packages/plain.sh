@@ -33,11 +33,15 @@ if pgrep -a banyan >&2; then fail "something was started though there is no syst
 mkdir -p "$root"/run/banyan "$root"/run/credentials/banyan-{registry-proxy,tree-manager}.service
 cp "$root/etc/banyan/keys/signing.pem" "$root/run/credentials/banyan-registry-proxy.service/"
 cp "$root/etc/banyan/token" "$root/run/credentials/banyan-tree-manager.service/"
+printf '[metrics]\naddress = "127.0.0.1:5066"\n' >>"$root/etc/banyan/peer-agent.toml"
 start() { inside "$@" >"$work/${1##*/}.log" 2>&1 & }
 start /usr/bin/banyan-registry-proxy --config /etc/banyan/registry-proxy.toml
 start /usr/bin/banyan-tree-manager --config /etc/banyan/tree-manager.toml
 start /usr/bin/banyan-keeper --socket /run/banyan/keeper.sock --supervise -- /usr/bin/banyan-peer-agent --config /etc/banyan/peer-agent.toml
-for port in 5050 4651 5065; do wait_for 30 curl --silent --fail "http://127.0.0.1:$port/readyz" || fail "port $port does not answer"; done
+for port in 5050 4651 5065 5066; do wait_for 30 curl --silent --fail "http://127.0.0.1:$port/readyz" || fail "port $port does not answer"; done
+status_of() { curl --silent --output /dev/null --write-out '%{http_code}' "http://127.0.0.1:$1"; }
+[[ $(status_of 5065/v2/) == 200 && $(status_of 5065/metrics) == 200 ]] || fail "the agent has no mirror at 5065"
+[[ $(status_of 5066/v2/) == 404 && $(status_of 5066/metrics) == 200 ]] || fail "at 5066 are not metrics alone"
 agent() { pgrep -xf '/usr/bin/banyan-peer-agent --config /etc/banyan/peer-agent.toml'; }
 
 log "a reader, as a container is one"
@@ -74,10 +78,14 @@ reads_on() {
 reads_on "at first"
 
 log "upgrade"
+# The operator has enabled the preemption hook.
+wants=/etc/systemd/system/multi-user.target.wants
+ln -s /lib/systemd/system/banyan-preemption.service "$root$wants/"
 before=$(agent)
 inside sh -c 'DEBIAN_FRONTEND=noninteractive dpkg -i /debs/later/*.deb' >"$work/dpkg.log" 2>&1 || fail "upgrade: $(cat "$work/dpkg.log")"
 [[ $(inside dpkg-query -W -f '${Version}' banyan-peer-agent) == *+1 ]] || fail "it was not upgraded"
 inside grep -qx '# a line of the operator' /etc/banyan/peer-agent.toml || fail "the upgrade changed the configuration"
+[[ -L $root$wants/banyan-preemption.service ]] || fail "the upgrade disables the preemption hook"
 [[ $(agent) == "$before" ]] || fail "the upgrade touched the agent, and nobody can have started it again"
 reads_on "after the upgrade"
 kill "$before"

@@ -7,19 +7,14 @@ wait_for() {
   local deadline=$((SECONDS + $1)); shift
   until "$@" >/dev/null 2>&1; do ((SECONDS < deadline)) || return 1; sleep 0.1; done
 }
-group=/sys/fs/cgroup/systemd/banyan-packages-$$
-[[ -d /sys/fs/cgroup/systemd ]] || group=/sys/fs/cgroup/banyan-packages-$$
-mkdir "$group"
-
-export PACKAGES_ROOT here group
-unshare --mount --propagation private --net --pid --fork --kill-child bash -c 'echo $$ >"$group/cgroup.procs"; exec unshare --cgroup bash "$here/boot.sh"' \
+export PACKAGES_ROOT here
+unshare --mount --propagation private --net --pid --fork --kill-child bash -c 'echo $$ >"$PACKAGES_GROUP/cgroup.procs"; exec unshare --cgroup bash "$here/boot.sh"' \
   >"$work/boot.log" 2>&1 </dev/null &
 machine=$!
 end() {
   local status=$?
   kill -9 "$machine" 2>/dev/null || true
   wait "$machine" 2>/dev/null || true
-  for _ in 1 2 3 4 5 6 7 8 9 10; do find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true; [[ -d $group ]] || break; sleep 0.2; done
   exit "$status"
 }
 trap end EXIT
@@ -46,12 +41,55 @@ services=(banyan-keeper banyan-peer-agent banyan-registry-proxy banyan-tree-mana
 for service in "${services[@]}"; do wait_for 60 active "$service" || fail "$service is not active: $(on systemctl status --no-pager "$service" || true)"; done
 for port in 5050 4651 5065; do wait_for 30 on_network curl --silent --fail "http://127.0.0.1:$port/readyz" || fail "port $port does not answer"; done
 
+[[ $(on systemctl is-enabled banyan-preemption) == disabled ]] || fail "the preemption hook is enabled"
+units=("${services[@]/#//lib/systemd/system/}")
+on systemd-analyze verify --man=no --recursive-errors=no "${units[@]/%/.service}" /lib/systemd/system/banyan-preemption.service >"$work/verify.log" 2>&1 || fail "units: $(cat "$work/verify.log")"
+[[ ! -s $work/verify.log ]] || fail "units: $(cat "$work/verify.log")"
+
 log "removed, purged and installed again while systemd runs"
 on dpkg -P banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager banyan >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
 for service in "${services[@]}"; do ! active "$service" || fail "$service runs after its purge"; done
 on sh -c 'dpkg -i /debs/now/*.deb' >"$work/dpkg.log" 2>&1 || fail "installation: $(cat "$work/dpkg.log")"
 for service in "${services[@]}"; do wait_for 30 active "$service" || fail "$service was not started: $(on systemctl status --no-pager "$service" || true)"; done
 [[ $(on stat -c %U:%a /etc/banyan/token) == root:600 ]] || fail "the token is not root's alone"
+
+log "the preemption hook: a node among peers is drained once its cloud (played) announces its end"
+cat >>"$root/etc/banyan/peer-agent.toml" <<'TOML'
+[peer]
+address = "127.0.0.1:4640"
+node = "spot-1"
+token_file = "/etc/banyan/token"
+[tree]
+manager = "127.0.0.1:4650"
+TOML
+# What systemctl edit writes.
+mkdir "$root/etc/systemd/system/banyan-preemption.service.d"
+cat >"$root/etc/systemd/system/banyan-preemption.service.d/override.conf" <<'UNIT'
+[Service]
+Environment=BANYAN_CLOUD=gcp BANYAN_TOKEN_FILE=/etc/banyan/token BANYAN_NODE=spot-1
+Environment=BANYAN_METADATA=http://127.0.0.1:8169 BANYAN_PREEMPTION_INTERVAL=0.2
+UNIT
+metadata=$work/metadata/computeMetadata/v1/instance
+mkdir -p "$metadata"
+printf FALSE >"$metadata/preempted"
+on_network python3 -m http.server --bind 127.0.0.1 --directory "$work/metadata" 8169 >"$work/metadata.log" 2>&1 </dev/null &
+wait_for 10 on_network curl --silent --fail http://127.0.0.1:8169/computeMetadata/v1/instance/preempted || fail "no metadata service"
+on systemctl daemon-reload
+on systemctl restart banyan-peer-agent
+on systemctl enable --now --quiet banyan-preemption
+state() { on banyan --json nodes --token-file /etc/banyan/token | jq -r '.nodes[] | select(.node == "spot-1") | .state'; }
+is() { [[ $(state) == "$1" ]]; }
+wait_for 20 is live || fail "the node is $(state)"
+sleep 1
+active banyan-preemption || fail "the hook does not wait: $(on systemctl status --no-pager banyan-preemption || true)"
+is live || fail "the node is $(state) before anything was announced"
+printf TRUE >"$metadata/new"
+mv "$metadata/new" "$metadata/preempted"
+wait_for 20 is draining || fail "the node is $(state): $(on journalctl --no-pager -u banyan-preemption -o cat || true)"
+printf FALSE >"$metadata/preempted"
+done_with_it() { [[ $(on systemctl is-active banyan-preemption) == inactive ]]; }  # else failed
+wait_for 10 done_with_it || fail "the hook did not end well: $(on systemctl status --no-pager banyan-preemption || true)"
+on systemctl start banyan-preemption
 
 log "an image, and a reader, as a container is one"
 cat >"$work/registry.yml" <<YML
@@ -90,6 +128,12 @@ reads_on() {
 }
 reads_on "at first"
 
+agent=$(pid_of banyan-peer-agent)
+on systemctl reload banyan-peer-agent || fail "the agent cannot be told to read its configuration again"
+read_again() { on journalctl --no-pager -u banyan-peer-agent -o cat | grep "configuration read again"; }
+wait_for 10 read_again || fail "the agent does not read its configuration again"
+[[ $(pid_of banyan-peer-agent) == "$agent" ]] || fail "a reload restarts the agent"
+
 log "upgrade: the agent is restarted, the keeper is not"
 agent=$(pid_of banyan-peer-agent) keeper=$(pid_of banyan-keeper)
 on sh -c 'dpkg -i /debs/later/*.deb' >"$work/dpkg.log" 2>&1 || fail "upgrade: $(cat "$work/dpkg.log")"
@@ -103,6 +147,7 @@ agent=$(pid_of banyan-peer-agent)
 on dpkg -r banyan-peer-agent banyan-keeper >"$work/dpkg.log" 2>&1 || fail "removal: $(cat "$work/dpkg.log")"
 grep -q "runs on" "$work/dpkg.log" || fail "the removal does not say that the agent runs on: $(cat "$work/dpkg.log")"
 runs "$agent" || fail "the removal ended the agent"
+if active banyan-preemption; then fail "the removal leaves the preemption hook running"; fi
 runs "$keeper" || fail "the removal ended the keeper"
 reads_on "after the removal"
 touch "$root/srv/stop"
@@ -115,4 +160,5 @@ log "purge"
 on dpkg -P banyan-peer-agent banyan-keeper banyan-registry-proxy banyan-tree-manager banyan >"$work/dpkg.log" 2>&1 || fail "purge: $(cat "$work/dpkg.log")"
 left=$(on systemctl list-unit-files --no-legend 'banyan*' || true)  # none is an error to it
 [[ -z $left ]] || fail "units are left: $left"
+[[ ! -L $root/etc/systemd/system/multi-user.target.wants/banyan-preemption.service ]] || fail "the purge leaves the preemption hook's link"
 log "removed"
