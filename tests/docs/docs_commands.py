@@ -15,7 +15,13 @@ import subprocess
 import sys
 
 MARK = re.compile(r"<!-- docs: (?P<kind>run|test (?P<tests>[\w -]+)|smaller: (?P<options>.+)|not run: .+) -->$")
-OURS = re.compile(r"^\s*(?:\$ )?(?:sudo )?(?:\S*=\S* )*(banyan(?:-[a-z-]+)? |scripts/\S+|systemctl |kubectl |curl |tests/|bench/)")
+OURS = re.compile(r"^\s*(?:\$ )?(?:sudo )?(?:\S*=\S* )*(banyan(?:-[a-z-]+)? |scripts/\S+|systemctl |kubectl |curl |ssh |nft |apt-get |tests/|bench/)")
+# What stands in the tree and is named by its path there. Not behind a path, and not in kubectl's deploy/NAME.
+PATHS = re.compile(r"(?<![\w/.<>~$}-])((?:bench|deploy|docs|proto|scripts|tests)/[\w.*{},/-]*)")
+LINKS = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
+KUBECTL = re.compile(r"kubectl [^`\n|]*")
+KINDS = {"daemonset": "DaemonSet", "ds": "DaemonSet", "deploy": "Deployment", "deployment": "Deployment", "statefulset": "StatefulSet", "sts": "StatefulSet",
+         "service": "Service", "svc": "Service", "configmap": "ConfigMap", "cm": "ConfigMap", "secret": "Secret", "serviceaccount": "ServiceAccount"}
 
 WITH_VERBS = ("apt-get", "banyan", "kubectl", "systemctl")
 
@@ -117,8 +123,10 @@ def check_blocks(path, tests):
         if language != "sh":
             if mark:
                 raise Wrong(f"{where}: only blocks of sh are marked")
+            # Pictures are not of ASCII alone; what is, and has lines that begin with a word, holds commands or says with `text` that it does not.
+            if not language and text.isascii() and re.search(r"^\s*(?:\$ )?[a-z]", text, re.M):
+                raise Wrong(f"{where}: a block that does not say what it is: sh, text …")
             for line in text.split("\n"):
-                # Pictures are not of ASCII.
                 if not language and line.isascii() and OURS.match(line):
                     raise Wrong(f"{where}: a command in a block that is not fenced as sh: {line.strip()}")
             continue
@@ -160,21 +168,104 @@ def check_words(path, table):
     return len(found)
 
 
+def braces(word):
+    """a{b,c}d: [abd, acd]"""
+    found = re.match(r"(.*?)\{([^{}]*)\}(.*)$", word)
+    if not found:
+        return [word]
+    return [whole for part in found[2].split(",") for whole in braces(found[1] + part + found[3])]
+
+
+def check_paths(path, source):
+    """Files and directories of the tree that the document names or links to are there."""
+    text = open(path, encoding="utf-8").read()
+    # Their places stay: lines are counted.
+    plain = KUBECTL.sub(lambda m: re.sub(r"\S+/\S+", lambda word: "-" * len(word[0]), m[0]), text)
+    named = [(m.start(), name.rstrip(".,/-"), source) for m in PATHS.finditer(plain) for name in braces(m[1])]
+    named += [(m.start(), m[1], os.path.dirname(path)) for m in LINKS.finditer(text)]
+    for start, name, base in named:
+        # A decision is named by its number, too.
+        if not glob.glob(f"{base}/{name}") and not glob.glob(f"{base}/{name}-*.md"):
+            raise Wrong(f"{path}:{text.count(chr(10), 0, start) + 1}: there is no {name}")
+    return len(named)
+
+
+def check_scripts(path, source):
+    """Options and verbs behind a script in running text stand in what the script says."""
+    text = open(path, encoding="utf-8").read()
+    for m in re.finditer(r"`((?:bench|scripts|tests)/[\w./-]+) ([^`\n]+)`", text):
+        said = text_of(source, [m[1]])
+        words = m[2].split()
+        for before, word in zip([""] + words, words):
+            verb = re.fullmatch(r"[a-z]+", word) and not before.startswith("--")
+            if (verb or word.startswith("--")) and word.split("=")[0] not in said:
+                raise Wrong(f"{path}:{text.count(chr(10), 0, m.start()) + 1}: {m[1]} has no {word}")
+
+
+def check_evidence(path, tests):
+    """In a table of what was tested each row names its test, or says that there is none; ctest's names are names of tests."""
+    shown = False
+    for number, line in enumerate(open(path, encoding="utf-8"), 1):
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        shown = bool(cells) and (shown or cells[-1] == "shown by")
+        if shown and cells[-1] not in ("shown by", "---") and "`" not in cells[-1] and "not tested" not in cells[-1]:
+            raise Wrong(f"{path}:{number}: no test is named: {line.strip()}")
+        for name in re.findall(r"ctest's `(\w+)`", line):
+            if name not in tests:
+                raise Wrong(f"{path}:{number}: there is no test {name}")
+
+
+def objects_of(source):
+    """{(kind, name)} and the namespaces of deploy/kubernetes."""
+    objects = set()
+    for path in glob.glob(f"{source}/deploy/kubernetes/**/*.yaml", recursive=True):
+        for document in re.split(r"^---$", open(path, encoding="utf-8").read(), flags=re.M):
+            kind, name = (re.search(pattern, document, re.M) for pattern in (r"^kind: (\w+)", r"^  name: ([\w.-]+)"))
+            if kind and name:
+                objects.add((kind[1], name[1]))
+    return objects
+
+
+def check_kubectl(path, source, objects):
+    """The objects and namespaces that kubectl is told in the document are those of deploy/kubernetes."""
+    text = open(path, encoding="utf-8").read()
+    for m in KUBECTL.finditer(text):
+        where = f"{path}:{text.count(chr(10), 0, m.start()) + 1}"
+        named = [(KINDS[kind], name) for kind, name in re.findall(r"\b([a-z]+)/([\w.-]+)", m[0])
+                 if kind in KINDS and not os.path.exists(f"{source}/{kind}/{name}")]
+        named += [("Namespace", name) for name in re.findall(r"(?:-n|--namespace)[ =]([\w.-]+)", m[0])]
+        for kind, name in named:
+            if (kind, name) not in objects:
+                raise Wrong(f"{where}: deploy/kubernetes has no {kind} {name}: {m[0].strip()}")
+
+
 def documents(source):
     return [f"{source}/README.md"] + sorted(glob.glob(f"{source}/docs/*.md")) + sorted(glob.glob(f"{source}/deploy/**/README.md", recursive=True))
+
+
+def further_documents(source):
+    """Without commands to run."""
+    found = [path for pattern in ("docs/decisions/*.md", "*/README.md", "*/*/README.md") for path in glob.glob(f"{source}/{pattern}")]
+    return [path for path in found if not path.startswith((f"{source}/build/", f"{source}/deploy/"))]
 
 
 def list_documents(source, bin_directory, tests):
     table = json.loads(subprocess.run([f"{bin_directory}/banyan", "--print-commands"], stdout=subprocess.PIPE, check=True).stdout)
     tests = tests_of(os.path.realpath(source), tests)
-    count = 0
+    objects = objects_of(source)
+    count = paths = 0
     for path in documents(source):
         if check_blocks(path, tests):
             print(os.path.relpath(path, source))
         count += check_words(path, table)
-    if count < 50:
-        raise Wrong(f"only {count} mentions of banyan's commands were found")
-    print(f"{count} mentions of commands are right", file=sys.stderr)
+        paths += check_paths(path, source)
+        check_kubectl(path, source, objects)
+        check_scripts(path, source)
+        check_evidence(path, tests)
+    paths += sum(check_paths(path, source) for path in further_documents(source))
+    if count < 50 or paths < 200 or len(objects) < 10:
+        raise Wrong(f"only {count} mentions of banyan's commands, {paths} of paths and {len(objects)} objects of Kubernetes were found")
+    print(f"{count} mentions of commands and {paths} of paths are right", file=sys.stderr)
 
 
 def script(source, document, kind):
@@ -194,8 +285,14 @@ def script(source, document, kind):
 def self_test():
     import tempfile
     table = {"options": [{"names": ["--json"]}], "commands": [{"name": "tree", "options": [{"names": ["--stripe"]}]}]}
+    objects = {("DaemonSet", "banyan-agent"), ("Namespace", "banyan-system")}
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/x.md"
+        os.makedirs(f"{directory}/deploy/kubernetes")
+        os.mkdir(f"{directory}/scripts")
+        for name in ("known", "unknown", "x"):
+            with open(f"{directory}/scripts/{name}.sh", "w", encoding="utf-8") as file:
+                file.write("up) shift ;; --rate) rate=$2 ;;\n")
 
         def fails(text, what):
             with open(path, "w", encoding="utf-8") as file:
@@ -203,6 +300,10 @@ def self_test():
             try:
                 check_blocks(path, {"known": "scripts/known.sh\ncurl --silent", "other": ""})
                 check_words(path, table)
+                check_paths(path, directory)
+                check_kubectl(path, directory, objects)
+                check_scripts(path, directory)
+                check_evidence(path, {"known": ""})
             except Wrong:
                 return
             sys.exit(f"goes unnoticed: {what}")
@@ -214,16 +315,34 @@ def self_test():
         fails("```\nbanyan tree\n```\n", "a command in another block")
         fails("<!-- docs: test neither -->\n```sh\nls\n```\n", "a test that does not exist")
         fails("<!-- docs: later -->\n```sh\nls\n```\n", "another mark")
+        fails("```\nls /\n```\n", "a block that does not say what it is")
+        fails("```\nbanyan tree ── a picture\nbanyan tree\n```\n", "a command below a picture")
+        fails("see `scripts/none.sh`\n", "a script that does not exist")
+        fails("see `scripts/known.sh down`\n", "a verb that a script does not have")
+        fails("see `scripts/known.sh up --nodes 8`\n", "an option that a script does not have")
+        fails("see tests/{none,no}.sh.\n", "files that do not exist")
+        fails("[this](none.md)\n", "a link to nothing")
+        fails("`kubectl -n banyan-system logs daemonset/banyan`\n", "an object that does not exist")
+        fails("`kubectl -n banyan logs daemonset/banyan-agent`\n", "another namespace")
+        fails("| what | shown by |\n|---|---|\n| fire | |\n", "a row without a test")
+        fails("shown by ctest's `none`\n", "a test that there is not")
         fails("`banyan wood`\n", "a command that does not exist")
         fails("`banyan tree --colour`\n", "an option that does not exist")
         with open(path, "w", encoding="utf-8") as file:
             file.write("<!-- docs: run -->\n```sh\nls\n```\n`banyan tree X --stripe 1 --json`\n```toml\nx = 1\n```\n")
             file.write("```text\nbanyan wood\n```\n<!-- docs: test known -->\n```sh\nscripts/known.sh  # why\ncurl x\n```\n")
-            file.write("<!-- docs: smaller: --n 1 -->\n```sh\nscripts/x.sh --n 9  # long\n```\n")
+            file.write("<!-- docs: smaller: --n 1 -->\n```sh\nscripts/x.sh --n 9  # long\n```\n```\n├── a picture\n```\n")
+            file.write("| what | shown by |\n|---|---|\n| fire | ctest's `known` |\n| flood | not tested |\n\n| a | b |\n|---|---|\n| c | |\n")
+            file.write("`kubectl -n banyan-system logs ds/banyan-agent deploy/kubernetes`, scripts/{known,x}.sh, `scripts/x.sh up 8 --rate fast`, /a/scripts/y.sh, [x](x.md#here)\n")
         if script(directory, "x.md", "smaller").splitlines()[2:] != ["scripts/x.sh --n 9 --n 1"]:
             sys.exit("a measurement is not made smaller: " + script(directory, "x.md", "smaller"))
         if not check_blocks(path, {"known": "scripts/known.sh\ncurl --silent"}) or check_words(path, table) != 1:
             sys.exit("a good document is refused")
+        if check_paths(path, directory) != 6:
+            sys.exit(f"{check_paths(path, directory)} paths")
+        check_kubectl(path, directory, objects)
+        check_scripts(path, directory)
+        check_evidence(path, {"known": ""})
 
 
 def main():
