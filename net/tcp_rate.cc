@@ -9,7 +9,11 @@
 namespace banyan::net {
 namespace {
 
-constexpr double kLeastBytes = 512.0 * 1024;
+// A process that shares few processors with many may not get to refill a buffer for so long; but what lies in the
+// buffer of a slow connection is late for everybody below.
+constexpr double kLeastSeconds = 0.1;
+constexpr double kLeastBytes = 128.0 * 1024;
+constexpr double kUsualBytes = 512.0 * 1024;  // enough, unless the path needs more
 constexpr double kMostBytes = 8.0 * 1024 * 1024;
 
 }  // namespace
@@ -23,8 +27,9 @@ std::optional<TcpRate> TcpRateOf(int socket) {
 
 uint32_t SendBufferBytes(const TcpRate& rate, std::chrono::microseconds backlog) {
   const std::chrono::duration<double> time = backlog + rate.least_round_trip;
-  const double bytes = 2 * time.count() * static_cast<double>(rate.bytes_per_second);
-  return static_cast<uint32_t>(std::clamp(bytes, kLeastBytes, kMostBytes));
+  const auto per_second = static_cast<double>(rate.bytes_per_second);
+  const double least = per_second == 0 ? kUsualBytes : std::clamp(kLeastSeconds * per_second, kLeastBytes, kUsualBytes);
+  return static_cast<uint32_t>(std::clamp(2 * time.count() * per_second, least, kMostBytes));
 }
 
 }  // namespace banyan::net

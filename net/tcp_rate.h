@@ -17,7 +17,8 @@ struct TcpRate {
 std::optional<TcpRate> TcpRateOf(int socket);
 
 // The send buffer that holds what goes at that rate in `backlog` and a round trip, twice, so that the next bytes are
-// there before the last are acknowledged; 512 KiB to 8 MiB.
+// there before the last are acknowledged; at least what goes in 0.1 s, of that 128 to 512 KiB; at most 8 MiB. A rate of
+// 0: 512 KiB.
 uint32_t SendBufferBytes(const TcpRate& rate, std::chrono::microseconds backlog);
 
 }  // namespace banyan::net

@@ -58,6 +58,8 @@ TEST(TcpRate, OtherSocketsHaveNone) {
 TEST(TcpRate, TheSendBufferGrowsWithTheRateAndTheRoundTrip) {
   const microseconds backlog(4000);
   EXPECT_EQ(SendBufferBytes({}, backlog), 512U * 1024);
+  EXPECT_EQ(SendBufferBytes({1'000'000, microseconds(200)}, backlog), 128U * 1024);
+  EXPECT_EQ(SendBufferBytes({2'500'000, microseconds(200)}, backlog), 250'000U);
   EXPECT_EQ(SendBufferBytes({12'500'000, microseconds(200)}, backlog), 512U * 1024);
   EXPECT_EQ(SendBufferBytes({125'000'000, microseconds(1000)}, backlog), 1'250'000U);
   EXPECT_EQ(SendBufferBytes({1'250'000'000, microseconds(200)}, backlog), 8U * 1024 * 1024);
