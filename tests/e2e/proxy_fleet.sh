@@ -73,6 +73,8 @@ PY
 rss=$(awk '/^VmHWM/ { print $2 }' "/proc/$PROXY_PID/status")
 log "the proxy took $((rss / 1024)) MiB at most"
 ((rss <= MAX_RSS_KIB)) || fail "$rss KiB of memory"
+all_told() { (($(wc -l <"$WORK/sent") >= BLOBS)); }  # by the upstream, after the last bytes of each
+wait_for 10 all_told || true
 [[ $(wc -l <"$WORK/sent") == "$BLOBS" && $(cut -d' ' -f1 "$WORK/sent" | sort -u | wc -l) == "$BLOBS" ]] ||
   fail "the upstream did not send each blob once: $(cat "$WORK/sent")"
 awk -v last_first="$(cat "$WORK/first")" '$4 <= last_first { exit 1 }' "$WORK/sent" ||
