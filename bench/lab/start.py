@@ -15,6 +15,9 @@ import time
 
 from lablib import Lab, json_lines, summary
 
+# For so long the tree-manager keeps the places of nodes that came back without their state (kConfirm), and a margin: a burst before would
+# ask parents that are in no tree by their own account.
+PLACE_KEPT_S = 13
 COMMAND = ["python3", "-c", "import numpy; print('ready', numpy.__version__)"]
 
 
@@ -69,6 +72,7 @@ def main():
                                 lab.sh("wipe", node)
                             for node in lab.nodes:
                                 lab.sh("start", node)
+                            time.sleep(PLACE_KEPT_S)
                         r = burst(lab, arguments.image, arguments.command)
                         r |= {"mode": mode, "nodes": nodes, "profile": profile, "rate": arguments.rate, "image": arguments.image}
                         put(r)
