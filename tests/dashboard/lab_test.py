@@ -2,6 +2,7 @@
 """The dashboard over a lab of eight real nodes that fetch an image: the trees, the bytes on their edges, a start, a kill, search,
 folding, a preheating; and a Prometheus that scrapes every daemon meanwhile."""
 import os
+import subprocess
 import sys
 import time
 
@@ -9,7 +10,7 @@ import browser
 import canvas
 import preheating
 import prometheus
-from browser import Browser
+from browser import Browser, BrowserError
 from dashboard_test import search_and_fold
 from harness import SKIP, Failure, check_clean, drawn, expect, expect_as_manager, expect_painted, until, wait_drawn
 from prometheus import Prometheus
@@ -40,13 +41,28 @@ def expect_scraped(monitor):
     print(f"Prometheus scrapes {NODES + 2} daemons; the slowest scrape while all links were full took {slowest:.2f} s")
 
 
+def open_page(lab, chromium):
+    """When its machine gets an address, as IPv6's come some time after a link is up, Chromium drops what it loads: waits for that, and opens anew."""
+    tentative = ["nsenter", f"--net={lab.env['LAB_NAMESPACES']}manager", "ip", "-6", "-o", "address", "show", "tentative"]
+    until(lambda: not subprocess.run(tentative, check=True, stdout=subprocess.PIPE).stdout, "the manager's machine has its addresses", 10, 0.1)
+    page, deadline = chromium.open(URL), time.monotonic() + 40
+    while True:
+        try:
+            page.wait("window.banyan && banyan.live.tree && banyan.live.tree.members.size > 0", 2)
+            return page
+        except BrowserError:
+            if time.monotonic() > deadline:
+                raise
+            if any("ERR_NETWORK_CHANGED" in problem for problem in page.problems):
+                page = chromium.open(URL)
+
+
 def run(lab, chromium, monitor):
     reference = f"{lab.registry}/{IMAGE}:1"
     directory = f"{lab.directory}/mounted"
     os.mkdir(directory)
     finish_all({"n1": lab.start("n1", "-q", "mount", f"docker://{reference}", directory)})
-    page = chromium.open(URL)
-    page.wait("window.banyan && banyan.live.tree && banyan.live.tree.members.size > 0", 20)
+    page = open_page(lab, chromium)
     prefetches = {node: lab.start(node, "-q", "prefetch", reference) for node in lab.nodes}
     wait_drawn(page, NODES, 20)
     page.wait("[...banyan.live.tree.members.values()].some((member) => (member.feeds ?? []).some((feed) => feed.from === 'parent' && feed.prefetch + feed.fill > 0))", 20)
