@@ -115,7 +115,7 @@ class Scheduler {
 
   // Fetches these chunks, in this order, at Priority::kPrefetch; those that are here or under way are skipped. A chunk
   // that fails three times is left to its reader. The caller knows what is read: reads of these chunks cause no
-  // read-ahead.
+  // read-ahead, unless they are asked for in compressed form only and so are still to be decoded.
   void Prefetch(std::span<const PrefetchItem> items);
 
   // Fetches the whole layer in the background from now on, as AddOptions::fill does from the start.

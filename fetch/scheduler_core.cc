@@ -247,7 +247,7 @@ void SchedulerCore::RemoveLayer(Layer& layer) {
 
 void SchedulerCore::Expect(std::span<const WantedChunk> chunks) {
   for (const WantedChunk& wanted : chunks) {
-    if (wanted.chunk >= wanted.layer->stored->device().chunks.size()) continue;
+    if (wanted.compressed_only || wanted.chunk >= wanted.layer->stored->device().chunks.size()) continue;
     const MutexLock lock(wanted.layer->demand_mutex);
     wanted.layer->read_ahead.Expect(wanted.chunk);
   }

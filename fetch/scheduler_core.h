@@ -68,7 +68,8 @@ class SchedulerCore : public std::enable_shared_from_this<SchedulerCore> {
   void CancelAll(Layer& layer);
   // CancelAll(), and lets the source go.
   void RemoveLayer(Layer& layer);
-  // Whoever prefetches these knows what is read: from reads of them nothing is guessed.
+  // Whoever prefetches these knows what is read: from reads of them nothing is guessed. What comes compressed only is
+  // still to be decoded ahead of its readers.
   void Expect(std::span<const WantedChunk> chunks);
   void Prefetch(std::span<const WantedChunk> chunks);
   void Fill(Layer& layer);

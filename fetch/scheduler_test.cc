@@ -426,5 +426,21 @@ TEST_F(SchedulerTest, WhatAProfileNamesIsFetchedAndNothingBesideIt) {
   EXPECT_EQ(scheduler_->stats().sources.at("fake").chunks, 16U);
 }
 
+TEST_F(SchedulerTest, WhatIsBroughtInCompressedFormIsStillDecodedAhead) {
+  test_layer_ = MakeTestLayer(std::vector<uint32_t>(64, 4));
+  Start(Scheduler::Options{.executor = executor_, .keep_compressed = true, .jitter_seed = 7});
+  std::vector<Scheduler::PrefetchItem> all;
+  for (ChunkIndex chunk = 0; chunk < 64; ++chunk) all.push_back({layer_, chunk, true});
+  scheduler_->Prefetch(all);
+  ASSERT_TRUE(scheduler_->WaitIdle(10s));
+  for (ChunkIndex chunk = 0; chunk < 8; ++chunk) {
+    const auto read = StartRead(*layer_, Chunks(chunk, chunk + 1));
+    ExpectBytes(*read, test_layer_, Chunks(chunk, chunk + 1));
+  }
+  ASSERT_TRUE(scheduler_->WaitIdle(10s));
+  EXPECT_TRUE(stored_->Has(8));
+  EXPECT_EQ(scheduler_->stats().sources.at("fake").chunks, 64U);
+}
+
 }  // namespace
 }  // namespace banyan::fetch
