@@ -82,10 +82,7 @@ done
 bad 5 UNAVAILABLE "the registry is up" inspect "docker://$silent/app:1"
 
 log "what the agent does"
-start_proxy <<TOML
-[upstreams."$REGISTRY"]
-endpoints = ["http://$REGISTRY"]
-TOML
+start_proxy_of_registry
 start_manager
 start_peer a
 DATA_ROOT=$WORK/a/data

@@ -11,10 +11,7 @@ for tag in one two; do
   push_image "oci:$WORK/oci:$tag" "app:$tag"
   DATA_ROOT=$WORK/converter banyan --quiet convert "docker://$REGISTRY/app:$tag"
 done
-start_proxy <<TOML
-[upstreams."$REGISTRY"]
-endpoints = ["http://$REGISTRY"]
-TOML
+start_proxy_of_registry
 start_manager
 start_peer a
 start_peer b

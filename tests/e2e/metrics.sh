@@ -35,10 +35,7 @@ start_registry
 make_oci "$WORK/oci" app one 8 >/dev/null
 push_image "oci:$WORK/oci:app" app:1
 DATA_ROOT=$WORK/converter banyan --quiet convert "docker://$REGISTRY/app:1"
-start_proxy <<TOML
-[upstreams."$REGISTRY"]
-endpoints = ["http://$REGISTRY"]
-TOML
+start_proxy_of_registry
 start_manager
 start_peer a
 start_peer b

@@ -59,6 +59,9 @@ start_proxy() {
   wait_for 20 http_ok /readyz || fail "the proxy does not start: $(tail -5 "$PROXY_LOG")"
 }
 
+# The same with start_registry's registry as its only upstream.
+start_proxy_of_registry() { start_proxy <<<"$(printf '[upstreams."%s"]\nendpoints = ["http://%s"]' "$REGISTRY" "$REGISTRY")"; }
+
 http_ok() { python3 -c "import sys, urllib.request as u; u.urlopen('http://$PROXY' + sys.argv[1])" "$1"; }
 
 # http METHOD PATH [BODY-FILE] [HEADER…]: prints the status; headers and body go to $WORK/head and $WORK/body.
