@@ -292,7 +292,7 @@ def main():
     rows = Bars(raw).rows()
     missed = [f"- {work}: {CAUSES.get(work, 'not looked into yet.')}" for work, _, figure in rows if "missed" in figure]
     page += ["## The bars", "", *figures.table(["work", "bar", "figure"], rows), ""]
-    page += ["Why those that are missed are:", "", *missed, ""] if missed else []
+    page += ["Why those that are missed are, with the figures of 22 November 2026, when it was looked into:", "", *missed, ""] if missed else []
     page += verdicts(raw)
     page += section("Cold and second starts", [STARTS],
                     cold and [plot(document, "coldstart", figures.coldstart_plot(cold)), "", *figures.coldstart_table(cold)])

@@ -39,13 +39,16 @@ class Node:
         self.shell.wait()
 
     def do(self, *commands):
+        answer = ""
         try:
             for command in commands:
                 self.shell.stdin.write(command + "\n")
                 self.shell.stdin.flush()
-                self.is_ = json.loads(self.shell.stdout.readline())
+                answer = self.shell.stdout.readline()
+                self.is_ = json.loads(answer)
         except (OSError, ValueError) as error:
-            raise Failed(f"node.sh ended at: {command}") from error
+            answer += self.shell.stdout.read()  # why it did not even begin
+            raise Failed(f"node.sh ended at: {command}{': ' if answer else ''}{answer.strip()}") from error
 
     def cri(self, *arguments):
         """Begins cri_client; returns its Popen."""
