@@ -21,10 +21,11 @@ import tempfile
 import time
 
 from faults import parents_of, victims_of
-from lablib import Lab, bits_per_second, finish_all
+from lablib import Lab, bits_per_second
 
 SEEDS = (1, 2, 3)
 SLOW_NODE = 3  # the lab's n4
+SMALL_LAYER = 128 << 20  # below, conversion cuts smaller chunks (docs/format.md)
 BURST = 256 << 10  # the bucket of the lab's shapers (scripts/lab/network.sh)
 SERVER_PORTS = {"4640", "5050"}  # of peers and of the proxy
 
@@ -51,15 +52,13 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
         if slow:
             lab.sh("slow", lab.nodes[SLOW_NODE], "--up", slow)
         before = lab.stats()
-        start = time.monotonic()
-        prefetches = {node: lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1") for node in lab.nodes}
+        prefetches = lab.begin_prefetch(image)
         victim = None
         if kill_after:
             time.sleep(kill_after)
             victim = victims_of("interior", parents_of(lab.tree(image)))[0]
             lab.sh("kill", victim)
-            prefetches.pop(victim).wait()
-        seconds = {node: ended - start for node, ended in finish_all(prefetches).items()}
+        seconds = lab.finish_prefetch(prefetches, dead=[victim])
         edges = edges_of(lab)
         after = lab.stats()
         wrong = [problem for node in seconds if (problem := lab.check_blobs(node, image))]
@@ -77,7 +76,8 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
 
 def run_sim(sim, lab, fitted, nodes, rate, slow=None, kill_after=None):
     lines = [f"nodes = {nodes}", f"link = {rate}", f"image = {lab['bytes']}", f"metadata = {lab['metadata']}",
-             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", f"burst = {BURST}", "relay_delay = 3ms"]
+             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", f"burst = {BURST}", "relay_delay = 3ms",
+             f"chunk = {'128KiB' if lab['bytes'] < SMALL_LAYER else '256KiB'}"]
     if slow:
         lines += ["knows_links = no", f"uplink = {SLOW_NODE}: {slow}"]
     if kill_after:

@@ -4,27 +4,22 @@
     fill.py [--nodes 16] [--rate 100mbit] [--mib 256] [--modes tree2,tree1,star] [--rounds 1] [--check]
             [--slow n3=50mbit] [--bar 1.15] [--bar-slow 1.3] [--bar-served 1.05] [--json FILE]
 
-Modes take turns. A node's time begins with its own command: N of them take a while to begin on one machine. `x link` is the longest
-time over size ÷ link. `served` is what registry and proxy have sent, map and metadata included, over the layer's bytes, by the
+Modes take turns. All nodes' time begins when they are asked, all at once (bench/prefetch_many.cc). `x link` is the longest time over
+size ÷ link. `served` is what registry and proxy have sent, map and metadata included, over the layer's bytes, by the
 counters of the switch's ports. Every node's layers are compared with their digests at the end. --slow: a node whose uplink is
 less. --nodes, --mib may be lists: 8,16,32. --check: exit 1 when a bar is missed.
 """
 import argparse
 import statistics
 import sys
-import time
 
-from lablib import Lab, bits_per_second, finish_all, json_lines, summary
+from lablib import Lab, bits_per_second, json_lines, summary
 
 
 def fill(lab, image):
     """Every node prefetches the image; returns one line of figures."""
     before = lab.stats()
-    prefetches, begun = {}, {}
-    for node in lab.nodes:
-        begun[node] = time.monotonic()
-        prefetches[node] = lab.start(node, "-q", "prefetch", f"{lab.registry}/{image}:1")
-    seconds = {node: ended - begun[node] for node, ended in finish_all(prefetches).items()}
+    seconds = lab.finish_prefetch(lab.begin_prefetch(image))
     depths = {} if lab.mode == "star" else {n["node"]: max(n["depths"]) for n in lab.tree(image)["nodes"]}
     after = lab.stats()
     links = {name: {way: after[name][way] - before[name][way] for way in ("sent", "received")} for name in after}

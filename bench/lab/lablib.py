@@ -82,6 +82,22 @@ class Lab:
                                  "--data-root", self.data_root(node), "--plain-http", *banyan],
                                 stdin=subprocess.DEVNULL, text=True, **options)
 
+    def begin_prefetch(self, image):
+        """Has every node fetch the image from the same moment on; returns a Popen for finish_prefetch(). One program for all: as many
+        that begin would take the processors from the agents (bench/prefetch_many.cc)."""
+        program = f"{self.env['BANYAN_BIN']}/../bench/prefetch_many"
+        return subprocess.Popen([program, f"docker://{self.registry}/{image}:1", *map(self.data_root, self.nodes)], stdin=subprocess.DEVNULL,
+                                text=True, stdout=subprocess.PIPE)
+
+    def finish_prefetch(self, begun, dead=()):
+        """{node: seconds until it had the image}, of all but the dead."""
+        out, _ = begun.communicate()
+        seconds = json.loads(out or "{}")
+        nodes = {node: seconds[self.data_root(node)] for node in self.nodes if self.data_root(node) in seconds}
+        if missing := set(self.nodes) - set(nodes) - set(dead):
+            raise LabError(f"{', '.join(sorted(missing))}: could not fetch")
+        return nodes
+
     def run(self, node, *command):
         return self.sh("exec", node, *command)
 

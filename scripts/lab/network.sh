@@ -29,8 +29,6 @@ network_up() {
   switch=$(namespace_of switch)
   for name in switch $(link_names); do
     ip netns add "$(namespace_of "$name")"
-    # Debian's default, so that the lab's nodes send as users' nodes do whatever the host prefers. A kernel without it keeps its own.
-    ip netns exec "$(namespace_of "$name")" sysctl -qw "net.ipv4.tcp_congestion_control=${LAB_CONGESTION:-cubic}" || true
   done
   {
     echo "link add name br0 type bridge"
@@ -49,7 +47,15 @@ network_up() {
         [[ $other == "$name" ]] || echo "neighbour replace $(address_of "$other") lladdr $(mac_of "$other") nud permanent dev eth0"
       done
     } | ip -n "$(namespace_of "$name")" -batch -
+    use_congestion_control "$name"
   done
+}
+
+# Debian's default, so that the lab's nodes send as users' nodes do whatever the host prefers. By the route, as a host may keep namespaces from
+# choosing (net.ipv4.tcp_allowed_congestion_control). A kernel without it keeps its own.
+use_congestion_control() {
+  ip -n "$(namespace_of "$1")" route change 10.77.0.0/16 dev eth0 proto kernel scope link src "$(address_of "$1")" \
+    congctl "${LAB_CONGESTION:-cubic}" || echo "lab.sh: $1 keeps the host's congestion control" >&2
 }
 
 # The lab's namespaces, their links and addresses. One in which a process lives on goes with that process.
