@@ -17,6 +17,8 @@ namespace {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
+constexpr int kFirstInterims = 16;  // the first pause, as a part of the interval
+
 class Reply;
 
 }  // namespace
@@ -105,7 +107,7 @@ class Reply final : public std::enable_shared_from_this<Reply> {
   };
 
   Step TakeStep(uint64_t& left, std::vector<std::function<void(bool)>>& whole);
-  void Tick(bool first);
+  void Tick(std::chrono::milliseconds passed);
   void Written(Uplink::Ticket ticket, uint64_t bytes, const std::vector<std::function<void(bool)>>& whole, bool alive);
   void EndIfDone();
   void Finish(bool gone);
@@ -167,19 +169,22 @@ void Reply::TellWaiting() {
   reply_->OnGone([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->Finish(true);
   });
-  Tick(/*first=*/true);
+  Tick(std::chrono::milliseconds(0));
 }
 
-void Reply::Tick(bool first) {
+// Often at first: whom this node waits for changes as it hears of it, and a loop ends once all in it know.
+void Reply::Tick(std::chrono::milliseconds passed) {
   {
     const std::lock_guard lock(mutex_);
     if (head_out_ || over_) return;
   }
-  std::optional<Headers> headers = gate_->Interim(answer_, first);
+  std::optional<Headers> headers = gate_->Interim(answer_, passed.count() == 0);
   if (!headers) return;
   reply_->SendInterim(102, std::move(*headers));
-  gate_->CallAfter(gate_->interim_interval(), [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->Tick(/*first=*/false);
+  const auto interval = gate_->interim_interval();
+  const auto pause = std::clamp(passed, interval / kFirstInterims, interval);
+  gate_->CallAfter(pause, [weak = weak_from_this(), then = passed + pause] {
+    if (const auto self = weak.lock()) self->Tick(then);
   });
 }
 

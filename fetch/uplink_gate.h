@@ -22,14 +22,14 @@ namespace banyan::fetch {
 // One answer on its way to a peer. Internally synchronised.
 class GatedReply : public net::HttpReply {
  public:
-  // Call once the handler has returned: unless the head is out already, 102 is sent now and then at the gate's
-  // interval, and the peer's end is noticed at once.
+  // Call once the handler has returned: unless the head is out already, 102 is sent now and again and again, soon at
+  // first and then at the gate's interval, and the peer's end is noticed at once.
   virtual void TellWaiting() = 0;
 };
 
 struct GateOptions {
   UplinkOptions uplink;
-  std::chrono::milliseconds interim_interval{300};
+  std::chrono::milliseconds interim_interval{300};  // at most, between two 102
 };
 
 struct GateStats {
