@@ -40,16 +40,22 @@ class FairOrder {
     ForgetTheOvertaken();
   }
   bool empty() const { return waiting_.empty(); }
+  size_t waiting() const { return waiting_.size(); }
   // Of those who wait; not when empty(). Valid until the next change.
   const std::string& first() const { return waiting_.begin()->second; }
-  // Of those who wait, from the one furthest behind on, the first that `is_good(key, lag)`; null if there is none.
-  // `lag` is by how much it is behind the one furthest ahead, of all who wait or are busy.
+  // Of those who wait, from the one furthest behind on, the first that `is_good(key, lag, lead)`; null if there is none.
+  // By how much it is behind the one furthest ahead and ahead of the one furthest behind, of all who wait or are busy.
   template <typename IsGood>
   const std::string* Find(IsGood is_good) const {
-    uint64_t most = waiting_.empty() ? 0 : waiting_.rbegin()->first;
-    if (!busy_.empty()) most = std::max(most, busy_.rbegin()->first);
+    if (waiting_.empty()) return nullptr;
+    uint64_t least = waiting_.begin()->first;
+    uint64_t most = waiting_.rbegin()->first;
+    if (!busy_.empty()) {
+      least = std::min(least, busy_.begin()->first);
+      most = std::max(most, busy_.rbegin()->first);
+    }
     for (const auto& [served, key] : waiting_) {
-      if (is_good(key, most - served)) return &key;
+      if (is_good(key, most - served, served - least)) return &key;
     }
     return nullptr;
   }

@@ -1,6 +1,7 @@
 #include "fetch/uplink.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace banyan::fetch {
 
@@ -39,7 +40,10 @@ void TokenBucket::Take(Clock::time_point now, uint64_t bytes) {
 }
 
 Uplink::Uplink(const UplinkOptions& options)
-    : options_(options), limit_(options.bytes_per_second), fill_limit_(options.fill_bytes_per_second) {}
+    : options_(options),
+      limit_(options.bytes_per_second),
+      fill_limit_(options.fill_bytes_per_second),
+      hold_left_(options.held_longest) {}
 
 Uplink::Ticket Uplink::Add(const std::string& child, const std::string& function, Priority priority, uint64_t bytes,
                            bool begun, Clock::time_point now) {
@@ -162,12 +166,32 @@ void Uplink::FindSlow(Clock::time_point now) {
   }
 }
 
-Uplink::Ticket Uplink::First(const ClassQueue& waiting, bool is_demand) const {
+Uplink::Ticket Uplink::First(const ClassQueue& waiting, bool is_demand, bool hold) const {
   const FunctionQueue& function = waiting.functions.at(waiting.order.first());
-  const std::string* child = function.order.Find([&](const std::string& name, uint64_t lag) {
-    return is_demand || function.children.at(name).counted_grants == 0 || lag > options_.fair_lag_bytes;
+  const std::string* child = function.order.Find([&](const std::string& name, uint64_t lag, uint64_t lead) {
+    if (is_demand) return true;
+    if (hold && lead > options_.fair_lead_bytes && lead <= options_.fair_memory_bytes) return false;
+    return function.children.at(name).counted_grants == 0 || lag > options_.fair_lag_bytes;
   });
   return child == nullptr ? 0 : *function.children.at(*child).queued.begin();
+}
+
+Uplink::Ticket Uplink::FirstOfBulk(const ClassQueue& waiting) {
+  const bool may_hold = hold_left_ > Clock::duration::zero() && waiting.order.waiting() == 1;
+  const Ticket fair = First(waiting, /*is_demand=*/false, may_hold);
+  if (fair != 0 || !may_hold) return fair;
+  holding_ = First(waiting, /*is_demand=*/false, /*hold=*/false) != 0;
+  return 0;
+}
+
+void Uplink::CountHold(Clock::time_point now) {
+  const Clock::duration passed = now - hold_counted_at_;
+  hold_counted_at_ = now;
+  if (std::exchange(holding_, false)) {
+    hold_left_ = std::max(hold_left_ - passed, Clock::duration::zero());
+  } else {
+    hold_left_ = std::min<Clock::duration>(hold_left_ + passed * options_.held_percent / 100, options_.held_longest);
+  }
 }
 
 Uplink::Grant Uplink::Give(Ticket ticket, Entry& entry, uint64_t most, Clock::time_point now) {
@@ -202,7 +226,7 @@ std::optional<Uplink::Grant> Uplink::GiveInOrder(Clock::time_point now, Clock::t
     if (waiting.order.empty() && waiting.counted_grants == 0) continue;
     if (waiting.order.empty()) break;  // what is out holds back the classes below
     const bool is_demand = &waiting == &classes_[static_cast<size_t>(Priority::kDemand)];
-    const Ticket ticket = First(waiting, is_demand);
+    const Ticket ticket = is_demand ? First(waiting, is_demand, /*hold=*/false) : FirstOfBulk(waiting);
     if (ticket == 0) break;
     Entry& entry = tickets_.at(ticket);
     const uint64_t slice =
@@ -217,11 +241,13 @@ std::optional<Uplink::Grant> Uplink::GiveInOrder(Clock::time_point now, Clock::t
   }
   // A grant that turns out to be slow lets others pass.
   if (!grants_.empty()) ask_again = grants_.begin()->first + options_.slow_after;
+  if (holding_) ask_again = std::min(ask_again, now + hold_left_);
   return std::nullopt;
 }
 
 Uplink::Turn Uplink::Next(Clock::time_point now) {
   FindSlow(now);
+  CountHold(now);
   Turn turn;
   const bool waits =
       std::any_of(classes_.begin(), classes_.end(), [](const ClassQueue& each) { return !each.order.empty(); });

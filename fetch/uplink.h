@@ -14,8 +14,11 @@
 //
 // Of prefetch and fill a child has one grant out, of its oldest ask: its asks come whole one after the other, not all
 // at once and late. Turns alone do not share a full link, though: TCP decides whose grant is done first (measured: 43
-// to 52 of 95 Mbit/s for two children, for as long as they liked). So a child that is behind has as many grants out as
-// it has asks. The link is never idle for it: if that child's own link is the narrow one, the others take all the rest.
+// to 52 of 95 Mbit/s for two children, for as long as they liked), and in a tree nobody catches up what it has missed.
+// So a child that is behind has as many grants out as it has asks, and one that is ahead is held back: what the kernel
+// has of it goes meanwhile, and the link is all the other's. If that one's own link is the narrow one, holding back
+// does not help it: so nobody is held back for more than a part of the time, nor for one who is behind by so much that
+// it cannot be for a fault of sharing. Who is alone, or waits beside other functions, is not held back at all.
 #pragma once
 
 #include <array>
@@ -45,7 +48,10 @@ struct UplinkOptions {
   std::chrono::milliseconds longest_pause{400};
   uint64_t crumb_bytes = 4 * kKiB;
   uint64_t fair_lag_bytes = 256 * kKiB;   // of prefetch and fill: a child further behind than this is
+  uint64_t fair_lead_bytes = 128 * kKiB;  // and one further ahead is held back
   uint64_t fair_memory_bytes = 2 * kMiB;  // what it was behind, at most, when it asks again after a pause
+  int held_percent = 10;                  // of the time, at most, on average over
+  std::chrono::milliseconds held_longest{200};
 };
 
 // Bytes over the last second. Externally synchronised.
@@ -157,7 +163,10 @@ class Uplink {
   std::optional<Grant> GiveCrumb(Clock::time_point now);
   std::optional<Grant> GiveInOrder(Clock::time_point now, Clock::time_point& ask_again);
   // Whose turn it is in a class where somebody waits; 0: nobody's yet.
-  Ticket First(const ClassQueue& waiting, bool is_demand) const;
+  Ticket First(const ClassQueue& waiting, bool is_demand, bool hold) const;
+  // The same of prefetch or fill, with who is ahead held back, if that may be.
+  Ticket FirstOfBulk(const ClassQueue& waiting);
+  void CountHold(Clock::time_point now);
   // The child's place in its function's order, after a change of what it has queued or out.
   static void Place(FunctionQueue& function, const std::string& child);
 
@@ -170,6 +179,10 @@ class Uplink {
   Timed begun_;                     // queued though begun, by the time since when
   TokenBucket limit_;
   TokenBucket fill_limit_;
+  // For how long somebody may still be held back: goes down while that is so, and up while not.
+  Clock::duration hold_left_;
+  Clock::time_point hold_counted_at_{};
+  bool holding_ = false;
   RateMeter meter_;
   size_t busy_tickets_ = 0;  // of demand and prefetch, with something to send
   Clock::time_point busy_since_ = Clock::time_point::max();
