@@ -103,14 +103,25 @@ RequestPlanner::Choice RequestPlanner::PickOwn(Priority priority) const {
   return best;
 }
 
+bool RequestPlanner::MayTakeTail(const LayerQueue& queue, uint8_t from, Priority priority) const {
+  const LaneQueue& owner = queue.lanes[from];
+  if (priority == Priority::kDemand || owner.stalled_requests > 0) return !owner.order[IndexOf(priority)].empty();
+  uint64_t bytes = 0;
+  for (const auto& [sequence, chunk] : owner.order[IndexOf(priority)]) {
+    bytes += (*queue.table)[chunk].compressed_bytes;
+    if (bytes > limits_[IndexOf(priority)].window_bytes) return true;
+  }
+  return false;
+}
+
 // After PickOwn() found nothing: a lane that has room now has nothing of its own.
 RequestPlanner::Choice RequestPlanner::PickStolen(Priority priority) const {
   for (LayerId layer : waiting_[IndexOf(priority)]) {
     const LayerQueue& queue = layers_.at(layer);
     if (queue.lanes.size() == 1) continue;
     for (uint8_t from = 0; from < queue.lanes.size(); ++from) {
+      if (!MayTakeTail(queue, from, priority)) continue;
       const auto& order = queue.lanes[from].order[IndexOf(priority)];
-      if (order.empty()) continue;
       for (uint8_t lane = 0; lane < queue.lanes.size(); ++lane) {
         const bool idle = lane != from && queue.lanes[lane].order[IndexOf(priority)].empty();
         if (idle && MaySend(queue, lane, priority, order.rbegin()->second)) return {layer, from, lane};

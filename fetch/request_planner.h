@@ -3,7 +3,9 @@
 // A layer has one or more lanes: ways to fetch its chunks, such as the parents of two stripes. Each lane has one queue
 // a class. A request takes the chunk that has waited longest among the lanes that may send, and whatever queued chunks
 // of its class and lane lie next to it. A lane that has room and nothing more to ask for takes from the tail of another
-// lane's queue in the same layer, so that the faster way carries more and both end together.
+// lane's queue in the same layer, so that the faster way carries more and both end together. Of prefetch and fill it
+// leaves the owner a window's worth, unless that has stalled: between lanes of about the same pace a chunk that changes
+// them comes later, as its new way leads through nodes that themselves are only about to get it.
 //
 // Demand has a window a layer and lane, so that a source that hangs fills only its own; prefetch and fill share one
 // window a class, group of layers and lane. Prefetch waits while demand is queued, in whatever lane; fill waits until
@@ -129,6 +131,8 @@ class RequestPlanner {
   static uint8_t LaneOf(const LayerQueue& queue, ChunkIndex chunk);
   bool MayStart(Priority priority) const;
   bool MaySend(const LayerQueue& queue, uint8_t lane, Priority priority, ChunkIndex chunk) const;
+  // Whether other lanes may help `from` out.
+  bool MayTakeTail(const LayerQueue& queue, uint8_t from, Priority priority) const;
   // Of the lanes that may send, the one whose first queued chunk of the class has waited longest.
   Choice PickOwn(Priority priority) const;
   Choice PickStolen(Priority priority) const;
