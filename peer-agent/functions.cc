@@ -35,6 +35,11 @@ bool IsNewer(const proto::tree::Assignment& a, const proto::tree::Assignment& b)
   return std::make_pair(a.epoch(), a.version()) > std::make_pair(b.epoch(), b.version());
 }
 
+bool HasSameParents(const proto::tree::Assignment& a, const proto::tree::Assignment& b) {
+  return std::equal(a.stripes().begin(), a.stripes().end(), b.stripes().begin(), b.stripes().end(),
+                    [](const auto& one, const auto& other) { return one.parent().node() == other.parent().node(); });
+}
+
 }  // namespace
 
 Functions::Functions(std::string node, std::string state_file, BlobFunctions& blobs, Send send)
@@ -163,7 +168,7 @@ void Functions::WaitUntilSettled(const std::string& function, std::chrono::milli
   while (true) {
     const auto found = entries_.find(function);
     if (!On() || found == entries_.end()) return;
-    const auto settled = std::min(found->second.assigned + quiet, end);
+    const auto settled = std::min(found->second.parents_changed + quiet, end);
     if (settled <= Clock::now()) return;
     changed_.wait_until(lock, settled);
   }
@@ -322,8 +327,8 @@ void Functions::Apply(const proto::tree::Assignments& assignments) {
       if (!IsNewer(assignment, entry.assignment)) continue;
       ++assignments_;
       SetDirty();
+      if (!HasSameParents(assignment, entry.assignment)) entry.parents_changed = Clock::now();
       entry.assignment = assignment;
-      entry.assigned = Clock::now();
       BuildRoutes(found->first, entry);
       if (!assignment.stripes().empty()) continue;
       entry.wanted = false;

@@ -54,7 +54,7 @@ class Functions final : public PeerCatalog {
   void Join(const std::string& function, const std::string& reference);
   // Blocks until there are routes; false after `timeout`.
   bool WaitForRoutes(const std::string& function, std::chrono::milliseconds timeout);
-  // Blocks until the assignment has not changed for `quiet`, or `most` is over: in a burst of joins the first ones do
+  // Blocks until the parents have not changed for `quiet`, or `most` is over: in a burst of joins the first ones do
   // not last.
   void WaitUntilSettled(const std::string& function, std::chrono::milliseconds quiet, std::chrono::milliseconds most);
   // The image's parts, once its map is here. Does nothing when the function is not joined.
@@ -133,7 +133,7 @@ class Functions final : public PeerCatalog {
     std::shared_ptr<const fetch::Routes> routes;
     Clock::time_point used;
     Clock::time_point join_sent;
-    Clock::time_point assigned;
+    Clock::time_point parents_changed;
     Clock::time_point started;  // epoch: never
     Clock::time_point next_touches;
     Clock::duration touches_interval{};
