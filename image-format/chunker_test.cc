@@ -117,7 +117,10 @@ TEST(Chunker, ZerosMakeMaximalChunksWithoutBytes) {
 }
 
 TEST(Chunker, ChunkingGrowsWithTheLayer) {
-  EXPECT_EQ(ChunkingFor(0), Chunking());
+  EXPECT_EQ(ChunkingFor(0), Chunking()) << "not known";
+  EXPECT_EQ(ChunkingFor(1).max_blocks, 64U);
+  EXPECT_EQ(ChunkingFor(128 * kMiB - 1).max_blocks, 64U);
+  EXPECT_EQ(ChunkingFor(128 * kMiB), Chunking());
   EXPECT_EQ(ChunkingFor(2 * kGiB - 1), Chunking());
   EXPECT_EQ(ChunkingFor(2 * kGiB).max_blocks, 512U);
   EXPECT_EQ(ChunkingFor(100 * kGiB).max_blocks, 2048U);

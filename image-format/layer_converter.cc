@@ -87,9 +87,10 @@ Status StoreContents(TarReader& reader, const TarHeader& header, Chunker& chunke
 }  // namespace
 
 Chunking ChunkingFor(uint64_t source_bytes) {
+  if (source_bytes > 0 && source_bytes < 128 * kMiB) return {.min_blocks = 16, .average_blocks = 32, .max_blocks = 64};
   const uint32_t scale = source_bytes >= 16 * kGiB ? 16 : source_bytes >= 2 * kGiB ? 4 : 1;
-  const Chunking small;
-  return {small.min_blocks * scale, small.average_blocks * scale, small.max_blocks * scale};
+  const Chunking usual;
+  return {usual.min_blocks * scale, usual.average_blocks * scale, usual.max_blocks * scale};
 }
 
 Result<LayerIndex> ConvertLayer(ByteSource& layer, const ConvertOptions& options, Executor& executor,

@@ -21,7 +21,7 @@
 namespace banyan::image_format {
 
 // Recorded in every index; it changes whenever the same layer would give other bytes.
-inline constexpr std::string_view kConverterVersion = "banyan 0.1.0";
+inline constexpr std::string_view kConverterVersion = "banyan 0.1.1";
 
 struct ConvertOptions {
   int level = 3;              // zstd's, 1 to 19
@@ -45,9 +45,10 @@ struct ConvertOptions {
   std::stop_token stop;
 };
 
-// By the compressed length of the layer: below 2 GiB (or not known) 64 KiB / 256 KiB / 512 KiB, from 2 GiB four times
-// that, from 16 GiB sixteen times that. Model-sized layers are read in long runs, and their chunk tables must stay
-// small.
+// By the compressed length of the layer: below 128 MiB 64 KiB / 128 KiB / 256 KiB, up to 2 GiB (or not known) 64 KiB /
+// 256 KiB / 512 KiB, from 2 GiB four times that, from 16 GiB sixteen times that. Each hop of a tree keeps a chunk back,
+// which is much of the time that a small layer takes; model-sized layers are read in long runs, and their chunk tables
+// must stay small. docs/decisions/0008-smaller-chunks-in-smaller-layers.md
 Chunking ChunkingFor(uint64_t source_bytes);
 
 // Blocks until the whole layer is read and `data_blob` has everything. After an error the sink's contents are of no
