@@ -7,7 +7,7 @@
 // at a downlink wait for each other. So a receiver that is fed by two parents holds each back to its share, and their
 // other children get what it leaves. O(log connections of the sender) a slice.
 //
-// What is put on the wire is decided by the sender's policy: an agent's by fetch/uplink.h, in grants; the proxy's and
+// What is put on the wire is decided by the sender's policy: an agent's and the proxy's by fetch/uplink.h, in grants;
 // the registry's answers go at once. docs/simulator.md: what that leaves out.
 #pragma once
 

@@ -140,7 +140,7 @@ void Simulation::AddPeers() {
     links_.AddPeer({uplinks_[node] * goodput, scenario_.down * goodput}, traits[node].zone, policy);
   }
   const double proxy_down = scenario_.proxy_down > 0 ? scenario_.proxy_down : scenario_.proxy_up;
-  links_.AddPeer({scenario_.proxy_up * goodput, proxy_down * goodput}, UINT32_MAX, UplinkPolicy::kTcp);
+  links_.AddPeer({scenario_.proxy_up * goodput, proxy_down * goodput}, UINT32_MAX, policy);
   links_.AddPeer({scenario_.registry_up * goodput, scenario_.registry_up * goodput}, UINT32_MAX, UplinkPolicy::kTcp);
   if (scenario_.proxy_warm) return;
   for (FunctionId function = 0; function < scenario_.functions; ++function) agents_.Join(scenario_.nodes, function);
