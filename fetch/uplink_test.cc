@@ -399,19 +399,19 @@ TEST_F(SharedLink, ChildrenGetTheSameThoughTcpPrefersOne) {
   EXPECT_GT(a + b, 115'000'000U) << "of 120: the link was not left idle";
 }
 
-// A kernel that keeps on taking one child's bytes at once and the other's not cannot be mended; nobody loses for long.
+// Nor does that go on once the one behind is 2 MiB behind.
 TEST_F(SharedLink, NobodyIsHeldBackForOneWhoDoesNotTakeItsTurn) {
   Uplink uplink;
   std::map<std::string, Child> children{{"a", {}}, {"b", {.most_per_tick = 0}}};
   Run(uplink, children, 12'000, milliseconds(1'000));
-  EXPECT_GT(children["a"].sent, 9'000'000U) << "of 12";
+  EXPECT_GT(children["a"].sent, 8'000'000U) << "of 12: at most 0.2 s at once";
 }
 
 TEST_F(SharedLink, AChildWithANarrowLinkCostsTheOtherLittle) {
   Uplink uplink;
   std::map<std::string, Child> children{{"a", {}}, {"b", {.most_per_tick = 600}}};
   Run(uplink, children, 12'000, milliseconds(10'000));
-  EXPECT_GT(children["a"].sent, 108'000'000U) << "of 114";
+  EXPECT_GT(children["a"].sent, 105'000'000U) << "of 114";
   EXPECT_GT(children["b"].sent, 5'500'000U) << "of 6 (in two passes a tick: at most 12)";
 }
 

@@ -483,7 +483,7 @@ TEST_F(PeerServerTest, WholeBlobsGoToTheHandler) {
   reply.reset();
   EXPECT_EQ(asked->body(), std::string(300'000, 'a') + std::string(10, 'b'));
   EXPECT_EQ(asked->header("x-from"), "handler");
-  EXPECT_EQ(written, 2);
+  EXPECT_TRUE(Eventually([&] { return written == 2; }));
 
   asked = Start(HeadersOf("n1"), target);
   next_reply()->Send({404, {}, std::string("no")});
