@@ -145,11 +145,11 @@ class Bars:
         return met(least, 0.85, f"least {least:.2f} ×") + ", " + met(most * 1.048576, 300, f"at most {most * 1.048576:.0f} MB", at_least=False)
 
     def more_nodes(self):
-        few, many = (of(self.fill, nodes=nodes, rate="25mbit", mode="tree2") for nodes in (8, 64))
+        few, many = (of(self.fill, nodes=nodes, rate="16mbit", mode="tree2") for nodes in (8, 64))
         if not (few and many):
             return NOT_HERE
         slower = ratio(many, few, "last")
-        return met(slower, 1.2, f"{slower:.2f} × ({many[0]['bytes'] / 1048576:.0f} MiB at 25 Mbit/s)", at_least=False)
+        return met(slower, 1.2, f"{slower:.2f} × ({many[0]['bytes'] / 1048576:.0f} MiB at 16 Mbit/s)", at_least=False)
 
     def private_reads(self):
         medians = {line["run"]: line["metrics"]["median"] for line in of(self.manager, figure="sim") if "median" in line["metrics"]}

@@ -80,7 +80,7 @@ part_fill() {
   if full; then
     add fill bench/lab/fill.py --nodes 16 --mib 256 --modes tree2 --rounds 2
     add fill bench/lab/fill.py --nodes 16 --mib 4,16,64 --modes tree2 --rounds 3
-    add fill bench/lab/fill.py --nodes 8,64 --mib 96 --rate 25mbit --modes tree2
+    add fill bench/lab/fill.py --nodes 8,64 --mib 64 --rate 16mbit --modes tree2
   else
     add fill bench/lab/fill.py --nodes 8 --mib 64 --modes tree2
   fi
