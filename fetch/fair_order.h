@@ -43,8 +43,9 @@ class FairOrder {
   size_t waiting() const { return waiting_.size(); }
   // Of those who wait; not when empty(). Valid until the next change.
   const std::string& first() const { return waiting_.begin()->second; }
-  // Of those who wait, from the one furthest behind on, the first that `is_good(key, lag, lead)`; null if there is none.
-  // By how much it is behind the one furthest ahead and ahead of the one furthest behind, of all who wait or are busy.
+  // Of those who wait, from the one furthest behind on, the first that `is_good(key, lag, lead)`; null if there is
+  // none. By how much it is behind the one furthest ahead and ahead of the one furthest behind, of all who wait or are
+  // busy.
   template <typename IsGood>
   const std::string* Find(IsGood is_good) const {
     if (waiting_.empty()) return nullptr;
