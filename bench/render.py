@@ -30,10 +30,6 @@ CAUSES = {
     "the same in an order learnt from other nodes' starts":
         "What the start touches fills the link: 21.7 MB take 0.91 s of 200 Mbit/s from the pull's request for the image's map on; containerd's "
         "pull alone takes 0.07 s with everything on the node. `mount.read_ahead` of 64 or 32 KiB instead of 128 fetched 1 to 2 % less.",
-    "smaller layers to the same nodes: last node":
-        "What each hop keeps back: a chunk that is passed on when it is whole, and what lies in the buffers of its connections "
-        "([decision 0007](decisions/0007-chunks-and-windows-for-trees.md)); and sixteen commands that begin on two processors, 0.1 to 0.25 s. The simulator, which has neither buffers nor "
-        "processors, meets the bar.",
     "agent with 50 images mounted; when idle":
         "An idle agent ran for 1.9 ms in 20 s: two timer threads of gRPC's wake once a second (1.4 ms), and the main thread, to look for orphaned mounts "
         "(0.4 ms). The kernel counts in steps of 10 ms.",

@@ -86,6 +86,21 @@ TEST_F(FunctionsTest, ObeysOnlyWhatIsNewer) {
   EXPECT_EQ(Parent(), "proxy");
 }
 
+TEST_F(FunctionsTest, TreesStandWhenNoParentHasChangedForAWhile) {
+  const auto waited = [&] {
+    const auto begun = std::chrono::steady_clock::now();
+    functions_->WaitUntilSettled(kFunction, 300ms, 10s);
+    return std::chrono::steady_clock::now() - begun;
+  };
+  functions_->Join(kFunction, kReference);
+  functions_->Apply(Assigned(7, 1, "a"));
+  EXPECT_GT(waited(), 200ms);
+  functions_->Apply(Assigned(7, 2, "a"));
+  EXPECT_LT(waited(), 200ms) << "the same parent";
+  functions_->Apply(Assigned(7, 3, "b"));
+  EXPECT_GT(waited(), 200ms);
+}
+
 TEST_F(FunctionsTest, AMembershipThatTheManagerEndedIsForgotten) {
   functions_->Join(kFunction, kReference);
   functions_->Apply(Assigned(7, 1, "a"));

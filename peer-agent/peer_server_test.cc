@@ -408,6 +408,23 @@ TEST_F(PeerServerTest, ChildrenShareByBytes) {
   EXPECT_GT(modest, 0.6 * greedy) << greedy << " and " << modest << " bytes";
 }
 
+TEST_F(PeerServerTest, SaysSoonAtFirstForWhomItWaits) {
+  PeerServerOptions options;
+  options.interim_interval = milliseconds(4'000);
+  Serve(options);
+  layer_->SetAbsent({5, 6});
+  waits_.Set(blob(), {5, 6}, "n7");
+  const auto begun = Clock::now();
+  const auto asked = AskChunks({5, 6});
+  ASSERT_TRUE(asked->WaitInterims(1));
+  waits_.Set(blob(), {5, 6}, "n7, me");  // as n7 says now
+  ASSERT_TRUE(asked->WaitInterims(3));
+  EXPECT_EQ(asked->vias()[2], "n7, me");
+  EXPECT_LT(Clock::now() - begun, options.interim_interval);
+  layer_->Arrive(5);
+  EXPECT_EQ(asked->body(), BytesOf({5, 6}));
+}
+
 TEST_F(PeerServerTest, AWaitingAskIsToldSoWhileTheUplinkIsBusy) {
   PeerServerOptions options;
   options.uplink.bytes_per_second = kMiB;
