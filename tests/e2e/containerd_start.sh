@@ -67,8 +67,9 @@ if command -v ctr-remote >/dev/null; then
     "$REGISTRY/lazy/$image:1" </dev/null >"$WORK/rpull" 2>&1 || fail "rpull: $(tail -3 "$WORK/rpull")"
   sleep 0.3
   [[ $(layers_fetched "lazy/$image:1" "$line") == 0 ]] || fail "rpull downloaded original layers"
+  # runc keeps the containers of all of a machine's containerds in one place, by namespace and name.
   got=$(ctr --address "$CONTAINERD_SOCKET" --namespace remote run --rm --snapshotter banyan --net-host \
-    --cgroup "/$CGROUP_PARENT/remote" "$REGISTRY/lazy/$image:1" remote "${command[@]}" </dev/null) || fail "ctr run after rpull failed"
+    --cgroup "/$CGROUP_PARENT/remote" "$REGISTRY/lazy/$image:1" "remote-$$" "${command[@]}" </dev/null) || fail "ctr run after rpull failed"
   [[ ${got//$'\r'/} == "$want" ]] || fail "after rpull: got '$got'"
   log "rpull: $got"
 fi
