@@ -30,6 +30,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         begin = int(asked[1]) if asked else 0
         end = min(int(asked[2]) + 1, len(body)) if asked and asked[2] else len(body)
+        if asked and begin >= len(body):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(body)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(body)}")
