@@ -4,12 +4,15 @@
 #include <cmath>
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "sim/random.h"
 
 namespace banyan::sim {
 
 namespace {
+
+constexpr Nanos kWeightLasts = 100 * kMillisecond;
 
 uint64_t EdgeKey(PeerId server, PeerId client) { return uint64_t{server} << 32 | client; }
 
@@ -59,12 +62,17 @@ uint32_t Links::ConnectionOf(const Answer& answer) {
   connection.server = answer.server;
   connection.client = answer.client;
   connection.level = by_class ? level : 0;
-  if (options_.unfairness > 0) {
-    Random random(Mix(options_.seed ^ EdgeKey(answer.server, answer.client)) + level);
-    connection.weight = std::exp(options_.unfairness * random.Normal());
-  }
   known.emplace_back(key, id);
   return id;
+}
+
+void Links::Weigh(Connection& connection) const {
+  const Nanos draw = events_.now() / kWeightLasts;
+  if (options_.unfairness == 0 || connection.weighed == draw) return;
+  connection.weighed = draw;
+  const uint64_t edge = EdgeKey(connection.server, connection.client) + (uint64_t{connection.level} << 63);
+  Random random(Mix(options_.seed ^ edge) + static_cast<uint64_t>(draw));
+  connection.weight = std::exp(options_.unfairness * random.Normal());
 }
 
 TransferId Links::Send(const Answer& answer) {
@@ -81,15 +89,17 @@ TransferId Links::Send(const Answer& answer) {
   transfer.answer = answer;
   transfer.connection = ConnectionOf(answer);
   transfer.sending = transfer.arriving = answer.chunks.begin;
-  transfer.unsent = table_[answer.chunks.end - 1].blob_range().end - table_[answer.chunks.begin].blob_range().begin;
+  const uint64_t bytes =
+      table_[answer.chunks.end - 1].blob_range().end - table_[answer.chunks.begin].blob_range().begin;
   transfer.live = true;
   ++live_;
   Peer& server = peers_[answer.server];
   if (server.uplink == nullptr) {
-    Grant(id, transfer.unsent);
+    Grant(id, bytes);
   } else {
-    transfer.ticket = server.uplink->Add(names_[answer.client], std::to_string(answer.function), answer.priority,
-                                         transfer.unsent, false, Time());
+    transfer.ungranted = bytes;
+    transfer.ticket = server.uplink->Add(names_[answer.client], std::to_string(answer.function), answer.priority, bytes,
+                                         false, Time());
     server.tickets.emplace(transfer.ticket, id);
     TakeGrants(answer.server);
   }
@@ -102,7 +112,11 @@ void Links::TakeGrants(PeerId id) {
   for (;;) {
     const fetch::Uplink::Turn turn = server.uplink->Next(Time());
     if (turn.grant) {
-      Grant(server.tickets.at(turn.grant->ticket), turn.grant->bytes);
+      const TransferId transfer = server.tickets.at(turn.grant->ticket);
+      transfers_[transfer].ungranted -= turn.grant->bytes;
+      server.granted.push_back(transfer);
+      Grant(transfer, turn.grant->bytes);
+      EndGrants(id);
       continue;
     }
     if (turn.ask_again == fetch::Clock::time_point::max()) return;
@@ -125,9 +139,27 @@ void Links::OnUplinkAsks(PeerId id) {
 
 void Links::Grant(TransferId id, uint64_t bytes) {
   Transfer& transfer = transfers_[id];
+  if (transfer.granted == 0) connections_[transfer.connection].queue.push_back(id);
   transfer.granted += bytes;
-  connections_[transfer.connection].queue.push_back(id);
+  peers_[transfer.answer.server].backlog += bytes;
   List(transfer.connection);
+}
+
+// A grant is done when the kernel has taken its bytes: it takes what the link will send within `backlog`.
+void Links::EndGrants(PeerId id) {
+  Peer& server = peers_[id];
+  const auto room = static_cast<uint64_t>(static_cast<double>(options_.backlog) / server.up_nanos);
+  std::erase_if(server.granted, [&](TransferId each) {
+    Transfer& transfer = transfers_[each];
+    if ((transfer.granted > 0 || server.sending == each) && server.backlog > room) return false;
+    server.uplink->Done(transfer.ticket, Time());
+    if (transfer.ungranted == 0) {
+      server.uplink->Remove(transfer.ticket, Time());
+      server.tickets.erase(transfer.ticket);
+      transfer.ticket = 0;
+    }
+    return true;
+  });
 }
 
 void Links::List(uint32_t id) {
@@ -165,7 +197,6 @@ void Links::SendNext(PeerId server_id) {
   const bool ends_chunk = bytes == left_of_chunk;
   transfer.granted -= bytes;
   if (transfer.granted == 0) connection.queue.erase(connection.queue.begin());
-  transfer.unsent -= bytes;
   transfer.sent_of_chunk += bytes;
   if (ends_chunk) {
     ++transfer.sending;
@@ -173,11 +204,13 @@ void Links::SendNext(PeerId server_id) {
   }
   ++transfer.slices_out;
   server.clock = connection.served;
+  Weigh(connection);
   connection.served += static_cast<double>(bytes) / connection.weight;
   connection.out += bytes;
   server.sent += bytes;
   if (options_.count_edges) edges_[EdgeKey(server_id, connection.client)] += bytes;
   server.sending = id;
+  server.slice = bytes;
 
   const Nanos now = events_.now();
   const uint64_t burst = options_.burst_bytes;
@@ -197,6 +230,7 @@ void Links::OnSliceSent(PeerId server_id) {
   Peer& server = peers_[server_id];
   const TransferId id = server.sending;
   server.sending = UINT32_MAX;
+  server.backlog -= std::exchange(server.slice, 0);
   if (id != UINT32_MAX) EndSlice(server_id, id);
   SendNext(server_id);
 }
@@ -204,14 +238,8 @@ void Links::OnSliceSent(PeerId server_id) {
 void Links::EndSlice(PeerId server_id, TransferId id) {
   Transfer& transfer = transfers_[id];
   if (!transfer.live) return;
-  if (!transfer.cancelled && transfer.granted == 0 && transfer.ticket != 0) {
-    Peer& server = peers_[server_id];
-    server.uplink->Done(transfer.ticket, Time());
-    if (transfer.unsent == 0) {
-      server.uplink->Remove(transfer.ticket, Time());
-      server.tickets.erase(transfer.ticket);
-      transfer.ticket = 0;
-    }
+  if (peers_[server_id].uplink != nullptr) {
+    EndGrants(server_id);
     TakeGrants(server_id);
   }
   List(transfer.connection);
@@ -248,8 +276,10 @@ void Links::Drop(TransferId id) {
   Connection& connection = connections_[transfer.connection];
   std::erase(connection.queue, id);
   if (connection.queue.empty()) Unlist(transfer.connection);
+  Peer& server = peers_[transfer.answer.server];
+  server.backlog -= std::exchange(transfer.granted, 0);
+  std::erase(server.granted, id);
   if (transfer.ticket != 0) {
-    Peer& server = peers_[transfer.answer.server];
     server.uplink->Remove(transfer.ticket, Time());
     server.tickets.erase(transfer.ticket);
     transfer.ticket = 0;

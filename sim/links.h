@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -55,6 +56,7 @@ class Links {
     bool whole_chunks = false;           // a slice is a chunk: fewer events
     uint64_t window_bytes = 256 * kKiB;  // of a connection
     uint64_t burst_bytes = 0;            // what a link that was idle passes at once: a shaper's bucket
+    Nanos backlog = 0;                   // what waits in front of a busy uplink, by its time: kernel's and shaper's
     Nanos latency = 100 * kMicrosecond;  // one way
     Nanos zone_latency = 0;              // and so much more between zones
     double unfairness = 0;               // deviation of the logarithm of connections' weights
@@ -117,8 +119,8 @@ class Links {
     uint64_t sent_of_chunk = 0;
     ChunkIndex arriving = 0;
     uint64_t arrived_of_chunk = 0;
-    uint64_t unsent = 0;
-    uint64_t granted = 0;  // of that, to be sent now
+    uint64_t ungranted = 0;
+    uint64_t granted = 0;  // to be sent now
     uint64_t ticket = 0;   // of fetch::Uplink; 0: none
     uint32_t slices_out = 0;
     bool live = false;
@@ -131,6 +133,7 @@ class Links {
     uint64_t out = 0;   // bytes on their way
     double served = 0;  // bytes by weight
     double weight = 1;
+    Nanos weighed = -1;  // the draw of its weight
     bool listed = false;
     std::vector<TransferId> queue;  // with granted bytes, in order
   };
@@ -153,6 +156,9 @@ class Links {
     std::vector<Ready> ready;                                // descending: the last one is the next
     std::vector<std::pair<uint64_t, uint32_t>> connections;  // to it: server and class → connection
     std::unique_ptr<fetch::Uplink> uplink;
+    uint64_t backlog = 0;            // granted, and not yet sent
+    uint64_t slice = 0;              // of that, what is being sent
+    std::deque<TransferId> granted;  // their grants are not done: older first
     Rates rates;
     std::unordered_map<uint64_t, TransferId> tickets;
     Nanos asks_at = kNever;
@@ -160,7 +166,9 @@ class Links {
 
   fetch::Clock::time_point Time() const { return fetch::Clock::time_point(std::chrono::nanoseconds(events_.now())); }
   uint32_t ConnectionOf(const Answer& answer);
+  void Weigh(Connection& connection) const;
   void Grant(TransferId id, uint64_t bytes);
+  void EndGrants(PeerId server);
   void List(uint32_t connection);
   void Unlist(uint32_t connection);
   void TakeGrants(PeerId server);

@@ -278,6 +278,7 @@ const std::map<std::string_view, Setter>& Keys() {
       {"slice", SetSlice},
       {"window", SetWindow},
       {"burst", Set(&S::burst_bytes, ParseBytes)},
+      {"backlog", Set(&S::backlog, ParseTime)},
       {"coarse", Set(&S::coarse, ParseBool)},
       {"uplink", Set(&S::uplink_of, ParseUplinks)},
       {"knows_links", Set(&S::knows_links, ParseBool)},

@@ -87,6 +87,7 @@ struct Scenario {
   uint64_t slice_bytes = 64 * 1024;
   uint64_t window_bytes = 256 * 1024;
   uint64_t burst_bytes = 0;
+  Nanos backlog = 0;
   bool coarse = false;
   bool knows_links = true;   // weights are the uplinks'
   bool learns_links = true;  // by heartbeats; not with `coarse`

@@ -25,6 +25,7 @@ Links::Options LinkOptions(const Scenario& scenario, uint64_t largest_chunk) {
   options.whole_chunks = scenario.coarse;
   options.window_bytes = scenario.coarse ? std::max(scenario.window_bytes, largest_chunk) : scenario.window_bytes;
   options.burst_bytes = scenario.burst_bytes;
+  options.backlog = scenario.backlog;
   options.latency = scenario.latency;
   options.zone_latency = scenario.zone_latency;
   options.unfairness = scenario.unfairness;

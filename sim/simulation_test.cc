@@ -121,6 +121,23 @@ TEST(SimulationTest, AnIdleLinkPassesItsBucketAtOnce) {
   EXPECT_NEAR(without - outcome.metrics.at("last"), 2e6 / kRate, 0.02);
 }
 
+// As in the lab: the kernel takes what the policy grants before the link can send it, and shares it as it likes.
+TEST(SimulationTest, UnfairSharesBehindThePolicyCostTime) {
+  Scenario scenario;
+  scenario.nodes = 16;
+  scenario.image_bytes = 64'000'000;
+  const Outcome fair = Simulate(scenario);
+  scenario.unfairness = 0.3;
+  const Outcome unfair = Simulate(scenario);
+  ExpectConserved(scenario, unfair);
+  scenario.backlog = 50 * kMillisecond;
+  const Outcome behind = Simulate(scenario);
+  ExpectConserved(scenario, behind);
+  EXPECT_GT(unfair.metrics.at("last"), 1.005 * fair.metrics.at("last"));
+  EXPECT_GT(behind.metrics.at("last"), 1.005 * fair.metrics.at("last"));
+  EXPECT_LT(behind.metrics.at("last"), 1.15 * fair.metrics.at("last"));
+}
+
 TEST(SimulationTest, ASlowUplinkIsLearnedFromHeartbeats) {
   Scenario scenario;
   scenario.nodes = 16;

@@ -3,8 +3,10 @@
 
     calibrate.py [--cases 8,16,32,slow,kill] [--rate 40mbit] [--mib 32] [--rounds 1] [--bar 5] [--check] [--json FILE]
 
-Two things are fitted, to a single node that fetches two sizes, and then left alone: `goodput` (payload ÷ rate) and `startup` (what
-passes before it asks for the first chunk); so is what the switch's ports count for a byte of payload. A case is a number of nodes; `slow`:
+What is fitted, and then left alone, comes of three small labs. From a single node that fetches two sizes: `goodput` (payload ÷ rate), `startup`
+(what passes before it asks for the first chunk), `acks` (what goes back up for each byte that comes down), and what the switch's ports count for
+a byte of payload. From two nodes that the proxy feeds: `unfairness`, how far their shares are apart within 0.1 s. `burst` and `backlog` are those of
+the lab's shapers. A case is a number of nodes; `slow`:
 16 nodes, one with half an uplink, of which nobody is told; `kill`: 16 nodes, of which one that feeds others is killed after a third of the
 time. Of the lab: seconds by the clock, bytes of each link by the switch's ports, bytes of each edge by the kernel (ss). Of the simulator: the
 mean over three seeds. `edges` is half the sum of the differences between both lists of edges, the greatest first, in
@@ -12,6 +14,7 @@ percent of all bytes. BANYAN_BIN has the programs, banyan-sim among them, unless
 """
 import argparse
 import json
+import math
 import os
 import re
 import statistics
@@ -26,23 +29,26 @@ from lablib import Lab, bits_per_second
 SEEDS = (1, 2, 3)
 SLOW_NODE = 3  # the lab's n4
 SMALL_LAYER = 128 << 20  # below, conversion cuts smaller chunks (docs/format.md)
-BURST = 256 << 10  # the bucket of the lab's shapers (scripts/lab/network.sh)
+# The lab's shapers (scripts/lab/network.sh): the bucket, and what may wait in front of it.
+BURST = 256 << 10
+BACKLOG = "50ms"
+SHARE_SECONDS = 0.1  # for which a connection's share lasts in the simulator
 SERVER_PORTS = {"4640", "5050"}  # of peers and of the proxy
 
 
-def edges_of(lab):
-    """{(server, client): bytes that the client has acknowledged}, of connections that live; clients and servers by address."""
+def edges_of(lab, servers):
+    """{(server, client): bytes that the client has acknowledged}, of connections that live."""
     edges = {}
-    for name in [*lab.nodes, "proxy"]:
+    for name in servers:
         text = subprocess.run(["nsenter", f"--net={lab.env['LAB_NAMESPACES']}{name}", "ss", "-tnHiO", "state", "established"], check=True,
                               text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
         for line in text.splitlines():
             fields = line.split()
             acked = re.search(r"bytes_acked:(\d+)", line)
             (_, port), (peer, _) = fields[2].rsplit(":", 1), fields[3].rsplit(":", 1)
-            peer = peer.strip("[]").removeprefix("::ffff:")
-            if port in SERVER_PORTS and acked and peer.startswith("10.77."):
-                edges[name, peer] = edges.get((name, peer), 0) + int(acked[1])
+            node = re.fullmatch(r"10\.77\.1\.(\d+)", peer.strip("[]").removeprefix("::ffff:"))  # as scripts/lab/network.sh gives addresses
+            if port in SERVER_PORTS and acked and node:
+                edges[name, f"n{node[1]}"] = edges.get((name, f"n{node[1]}"), 0) + int(acked[1])
     return edges
 
 
@@ -53,13 +59,14 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
             lab.sh("slow", lab.nodes[SLOW_NODE], "--up", slow)
         before = lab.stats()
         prefetches = lab.begin_prefetch(image)
-        victim = None
+        victim, of_dead = None, {}
         if kill_after:
             time.sleep(kill_after)
             victim = victims_of("interior", parents_of(lab.tree(image)))[0]
+            of_dead = {edge: sent for edge, sent in edges_of(lab, [*lab.nodes, "proxy"]).items() if victim in edge}
             lab.sh("kill", victim)
         seconds = lab.finish_prefetch(prefetches, dead=[victim])
-        edges = edges_of(lab)
+        edges = edges_of(lab, [*lab.nodes, "proxy"]) | of_dead
         after = lab.stats()
         wrong = [problem for node in seconds if (problem := lab.check_blobs(node, image))]
         if wrong:
@@ -71,12 +78,37 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
     return {"bytes": size, "metadata": sum(blob["size"] for blob in blobs) - size, "first": min(seconds.values()),
             "median": statistics.median(seconds.values()), "last": max(seconds.values()), "last_fast": max(fast),
             "proxy": sent["proxy"] + sent["registry"], "sent": sorted((sent[node] for node in seconds), reverse=True),
-            "edges": sorted(edges.values(), reverse=True), "received": after["n1"]["received"] - before["n1"]["received"]}
+            "edges": sorted(edges.values(), reverse=True), "received": after["n1"]["received"] - before["n1"]["received"],
+            "acks": sent["n1"]}
+
+
+def shares_apart(rate, mib):
+    """The deviation of the logarithm of a connection's weight, of two that the proxy feeds at once. The logarithm of their ratio has
+    twice the variance."""
+    image, seen = f"random-{mib}", []
+    with Lab(2, "tree2", rate, [image]) as lab:
+        prefetches = lab.begin_prefetch(image)
+        while prefetches.poll() is None:
+            edges = edges_of(lab, ["proxy"])
+            seen.append((time.monotonic(), [edges.get(("proxy", node), 0) for node in lab.nodes]))
+            time.sleep(SHARE_SECONDS / 4)
+        lab.finish_prefetch(prefetches)
+    apart, (began, before) = [], seen[0]
+    for at, sent in seen[:-8]:  # the end is one stripe's alone
+        if at - began < SHARE_SECONDS:
+            continue
+        shares = [now - then for now, then in zip(sent, before)]
+        if before[0] and before[1] and min(shares) > 0:
+            apart.append(math.log(shares[0] / shares[1]))
+        began, before = at, sent
+    return math.sqrt(statistics.mean(value**2 for value in apart) / 2)
 
 
 def run_sim(sim, lab, fitted, nodes, rate, slow=None, kill_after=None):
     lines = [f"nodes = {nodes}", f"link = {rate}", f"image = {lab['bytes']}", f"metadata = {lab['metadata']}",
-             f"goodput = {fitted['goodput']:.4f}", f"startup = {fitted['startup'] * 1000:.0f}ms", f"burst = {BURST}", "relay_delay = 3ms",
+             f"up = {bits_per_second(rate) * (1 - fitted['acks']) / 1e3:.1f}kbit", f"proxy = {rate}", f"goodput = {fitted['goodput']:.4f}",
+             f"startup = {fitted['startup'] * 1000:.0f}ms", f"burst = {BURST}", f"backlog = {BACKLOG}",
+             f"unfairness = {fitted['unfairness']:.3f}", "relay_delay = 3ms",
              f"chunk = {'128KiB' if lab['bytes'] < SMALL_LAYER else '256KiB'}"]
     if slow:
         lines += ["knows_links = no", f"uplink = {SLOW_NODE}: {slow}"]
@@ -108,13 +140,14 @@ def run_sim(sim, lab, fitted, nodes, rate, slow=None, kill_after=None):
 
 
 def fit(arguments):
-    """From one node and two sizes."""
+    """From one node and two sizes, and from two nodes."""
     small = run_lab(1, arguments.rate, max(1, arguments.mib // 4))
     large = run_lab(1, arguments.rate, arguments.mib)
     payload = {"small": small["bytes"] + small["metadata"], "large": large["bytes"] + large["metadata"]}
     rate = (payload["large"] - payload["small"]) / (large["last"] - small["last"])
     return {"goodput": min(1.0, rate * 8 / bits_per_second(arguments.rate)), "startup": max(0.0, large["last"] - (payload["large"] - BURST) / rate),
-            "wire": large["received"] / payload["large"]}
+            "wire": large["received"] / payload["large"], "acks": large["acks"] / large["received"],
+            "unfairness": shares_apart(arguments.rate, arguments.mib)}
 
 
 def apart(lab, sim):
@@ -145,7 +178,7 @@ def main():
     parser.add_argument("--mib", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--sim")
-    parser.add_argument("--fit", help="goodput,startup,wire: fitted before")
+    parser.add_argument("--fit", help="goodput,startup,wire,acks,unfairness: fitted before")
     parser.add_argument("--bar", type=float, default=5.0)
     parser.add_argument("--check", action="store_true", help="exit 1 when last, proxy or edges are further apart than the bar")
     parser.add_argument("--json")
@@ -153,10 +186,11 @@ def main():
     source = os.path.realpath(f"{os.path.dirname(__file__)}/../..")
     sim = arguments.sim or f"{os.environ.get('BANYAN_BIN', f'{source}/build/release/bin')}/banyan-sim"
     if arguments.fit:
-        fitted = dict(zip(("goodput", "startup", "wire"), map(float, arguments.fit.split(","))))
+        fitted = dict(zip(("goodput", "startup", "wire", "acks", "unfairness"), map(float, arguments.fit.split(","))))
     else:
         fitted = fit(arguments)
-    print(f"fitted: goodput {fitted['goodput']:.4f}, startup {fitted['startup']:.3f} s, {fitted['wire']:.4f} bytes on the link a byte of payload")
+    print(f"fitted: goodput {fitted['goodput']:.4f}, startup {fitted['startup']:.3f} s, {fitted['wire']:.4f} bytes on the link a byte of payload, "
+          f"acks {fitted['acks']:.4f}, unfairness {fitted['unfairness']:.3f}")
     print(f"{'case':>8}  {'figure':12} {'lab':>9} {'simulator':>9} {'apart':>8}")
     ideal = arguments.mib * 2**20 * 8 / bits_per_second(arguments.rate)
     missed, every = [], []
