@@ -79,7 +79,7 @@ def run_lab(nodes, rate, mib, slow=None, kill_after=None):
             "median": statistics.median(seconds.values()), "last": max(seconds.values()), "last_fast": max(fast),
             "proxy": sent["proxy"] + sent["registry"], "sent": sorted((sent[node] for node in seconds), reverse=True),
             "edges": sorted(edges.values(), reverse=True), "received": after["n1"]["received"] - before["n1"]["received"],
-            "acks": sent["n1"]}
+            "sent_by_n1": sent["n1"]}
 
 
 def shares_apart(rate, mib):
@@ -146,7 +146,7 @@ def fit(arguments):
     payload = {"small": small["bytes"] + small["metadata"], "large": large["bytes"] + large["metadata"]}
     rate = (payload["large"] - payload["small"]) / (large["last"] - small["last"])
     return {"goodput": min(1.0, rate * 8 / bits_per_second(arguments.rate)), "startup": max(0.0, large["last"] - (payload["large"] - BURST) / rate),
-            "wire": large["received"] / payload["large"], "acks": large["acks"] / large["received"],
+            "wire": large["received"] / payload["large"], "acks": large["sent_by_n1"] / large["received"],
             "unfairness": shares_apart(arguments.rate, arguments.mib)}
 
 

@@ -5,8 +5,9 @@
 
 Seven nodes in one tree, so that a node of depth 3 reads what nobody on its way holds yet: proxy, two relays, the node. It reads single pages
 of an image, one at a time, at places that nobody has read; first while all is idle, then while all nodes fill another image
-in the background. `transfer` is three times the mean time of what a read moved over the node's link: chunks of 64 KiB
-to 1 MiB, 256 KiB on average.
+in the background. The idle tree's median is compared with three times what the mean read's bytes take on the node's link, its p99 with three times
+what the largest chunk takes: chunks are of 64 to 512 KiB, 256 KiB on average, and about half of all random pages lie in one of the largest. Idle is the
+tree but for what these reads cause: the other nodes learn what was touched, and prefetch it.
 """
 import argparse
 import json
@@ -19,6 +20,7 @@ from readers import random_latencies
 
 NODES = 7
 HOPS = 3
+LARGEST_CHUNK = 512 << 10  # of layers of 128 MiB and more (docs/format.md)
 
 
 def percentiles(latencies):
@@ -67,18 +69,19 @@ def main():
         time.sleep(2)
         full = measure(lab, f"{lab.directory}/mnt/{reader['node']}/{busy}/random.bin", reader["node"], arguments.reads, 2, rate)
     transfer = HOPS * idle["received_per_read"] * 8 / rate
-    result = {"rate": arguments.rate, "hops": HOPS, "transfer": transfer, "idle": idle, "full": full}
+    largest = HOPS * LARGEST_CHUNK * 8 / rate
+    result = {"rate": arguments.rate, "hops": HOPS, "transfer": transfer, "largest": largest, "idle": idle, "full": full}
     print(f"{'tree':5} {'reads':>5} {'p50 ms':>8} {'p99 ms':>8} {'KiB a read':>10} {'uplinks in use':>15}")
     for name in ("idle", "full"):
         f = result[name]
         print(f"{name:5} {f['reads']:5} {f['p50'] * 1e3:8.1f} {f['p99'] * 1e3:8.1f} {f['received_per_read'] / 1024:10.0f} "
               f"{statistics.mean(f['uplinks'].values()):14.0%}")
-    print(f"three transfers: {transfer * 1e3:.1f} ms; idle {idle['p50'] / transfer:.2f} x of it (1.5); full against idle: "
-          f"p50 {full['p50'] / idle['p50']:.2f} x, p99 {full['p99'] / idle['p99']:.2f} x (3)")
+    print(f"three transfers: {transfer * 1e3:.1f} ms; idle p50 {idle['p50'] / transfer:.2f} x of it (1.5); of the largest chunk "
+          f"{largest * 1e3:.1f} ms; idle p99 {idle['p99'] / largest:.2f} x of it (1.5); full against idle: p50 {full['p50'] / idle['p50']:.2f} x, p99 {full['p99'] / idle['p99']:.2f} x (3)")
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as out:
             print(json.dumps(result), file=out)
-    missed = idle["p50"] > 1.5 * transfer or full["p50"] > 3 * idle["p50"] or full["p99"] > 3 * idle["p99"]
+    missed = idle["p50"] > 1.5 * transfer or idle["p99"] > 1.5 * largest or full["p50"] > 3 * idle["p50"] or full["p99"] > 3 * idle["p99"]
     return 1 if arguments.check and missed else 0
 
 
