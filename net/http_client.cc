@@ -26,6 +26,9 @@ using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kReceiveBytes = 512 * 1024;
+// A SYN that a full queue drops is sent again by the kernel after a second; a new connection's is sent at once. Doubled
+// from dial to dial, so that a slow path gets its time.
+constexpr std::chrono::milliseconds kFirstRedial{250};
 
 struct IdleConnection {
   tcp::socket socket;
@@ -131,9 +134,18 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
       }
     }
     reused_ = false;
-    Arm(request_.connect_timeout, "connect timeout");
-    socket_.async_connect(peer_, [self = shared_from_this()](const error_code& error) {
-      if (self->finished_) return;
+    connect_deadline_ = Clock::now() + request_.connect_timeout;
+    redial_after_ = kFirstRedial;
+    Dial();
+  }
+
+  void Dial() {
+    connecting_ = true;
+    ArmUntil(std::min(connect_deadline_, Clock::now() + redial_after_), "connect timeout");
+    redial_after_ *= 2;
+    socket_.async_connect(peer_, [self = shared_from_this(), dial = ++dials_](const error_code& error) {
+      if (self->finished_ || dial != self->dials_) return;
+      self->connecting_ = false;
       if (error) return self->Finish(self->Problem(Code::kUnavailable, "connect: " + error.message()));
       error_code ignored;
       self->socket_.set_option(tcp::no_delay(true), ignored);
@@ -196,8 +208,10 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
   }
 
   // A new deadline moves the timer only when it is nearer: a busy transfer would else re-arm it for each read.
-  void Arm(std::chrono::milliseconds timeout, const char* what) {
-    deadline_ = Clock::now() + timeout;
+  void Arm(std::chrono::milliseconds timeout, const char* what) { ArmUntil(Clock::now() + timeout, what); }
+
+  void ArmUntil(Clock::time_point deadline, const char* what) {
+    deadline_ = deadline;
     deadline_text_ = what;
     if (armed_ && timer_.expiry() <= deadline_) return;
     Wait();
@@ -209,6 +223,11 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
     timer_.async_wait([self = shared_from_this()](const error_code& error) {
       if (error || self->finished_) return;
       if (Clock::now() < self->deadline_) return self->Wait();
+      self->armed_ = false;
+      if (self->connecting_ && self->deadline_ < self->connect_deadline_) {
+        self->socket_ = tcp::socket(self->client_.context);
+        return self->Dial();
+      }
       self->Finish(self->Problem(Code::kDeadlineExceeded, self->deadline_text_));
     });
   }
@@ -222,6 +241,10 @@ class HttpClient::Impl::Exchange : public std::enable_shared_from_this<Exchange>
   asio::steady_timer timer_;
   Clock::time_point deadline_;
   const char* deadline_text_ = "";
+  Clock::time_point connect_deadline_;
+  Clock::duration redial_after_{};
+  uint64_t dials_ = 0;
+  bool connecting_ = false;
   bool armed_ = false;
   std::string output_;
   std::vector<char> input_;

@@ -1,12 +1,16 @@
 // The HTTP server and client against each other, and the server against raw bytes.
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <future>
+#include <string_view>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -70,6 +74,53 @@ std::string Raw(uint16_t port, std::string_view bytes) {
     answer.append(buffer, static_cast<size_t>(count));
   return answer;
 }
+
+// A listener whose queue is full: the kernel drops who calls next, until somebody has been accepted.
+class FullListener {
+ public:
+  FullListener() : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    address_.sin_family = AF_INET;
+    address_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof(address_);
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address_), length), 0);
+    EXPECT_EQ(::listen(listener_.get(), 0), 0);
+    EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address_), &length), 0);
+    while (Fill()) continue;
+  }
+  uint16_t port() const { return ntohs(address_.sin_port); }
+
+  // Makes room, and answers the first request that comes.
+  void Answer() {
+    for (;;) {
+      const UniqueFd caller(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (fillers_left_ > 0) {
+        --fillers_left_;
+        continue;
+      }
+      char request[4096];
+      if (::read(caller.get(), request, sizeof(request)) <= 0) continue;
+      constexpr std::string_view kAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+      EXPECT_EQ(::write(caller.get(), kAnswer.data(), kAnswer.size()), static_cast<ssize_t>(kAnswer.size()));
+      return;
+    }
+  }
+
+ private:
+  bool Fill() {
+    UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    (void)::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof(address_));
+    pollfd waits{fd.get(), POLLOUT, 0};
+    if (::poll(&waits, 1, 100) == 0) return false;
+    fillers_.push_back(std::move(fd));
+    fillers_left_ = fillers_.size();
+    return true;
+  }
+
+  UniqueFd listener_;
+  sockaddr_in address_{};
+  std::vector<UniqueFd> fillers_;
+  size_t fillers_left_ = 0;
+};
 
 class HttpServerTest : public ::testing::Test {
  protected:
@@ -373,6 +424,39 @@ TEST_F(HttpServerTest, ClientTimesOutCancelsAndEnds) {
     client.Start(request, {.on_done = [&](Status status) { destroyed.set_value(std::move(status)); }});
   }
   EXPECT_EQ(destroyed.get_future().get().error().code, Code::kCancelled);
+}
+
+// The kernel would call again after a second.
+TEST_F(HttpServerTest, AClientWhoseCallIsLostCallsAgainSoon) {
+  auto took = std::chrono::steady_clock::duration::max();
+  for (int attempt = 0; attempt < 3 && took > milliseconds(900); ++attempt) {  // a busy machine may be late itself
+    FullListener listener;
+    HttpClient client;
+    HttpClientRequest request;
+    request.address = "127.0.0.1";
+    request.port = listener.port();
+    const auto began = std::chrono::steady_clock::now();
+    auto answer = std::async(std::launch::async, [&] { return Ask(client, request); });
+    std::this_thread::sleep_for(milliseconds(100));
+    listener.Answer();
+    EXPECT_EQ(answer.get().body, "ok");
+    took = std::chrono::steady_clock::now() - began;
+  }
+  EXPECT_LT(took, milliseconds(900));
+}
+
+TEST_F(HttpServerTest, NobodyIsCalledForLongerThanTheTimeout) {
+  FullListener listener;
+  HttpClient client;
+  HttpClientRequest request;
+  request.address = "127.0.0.1";
+  request.port = listener.port();
+  request.connect_timeout = milliseconds(600);
+  const auto began = std::chrono::steady_clock::now();
+  const Answer answer = Ask(client, request);
+  ASSERT_FALSE(answer.status);
+  EXPECT_EQ(answer.status.error().code, Code::kDeadlineExceeded);
+  EXPECT_GE(std::chrono::steady_clock::now() - began, milliseconds(600));
 }
 
 TEST_F(HttpServerTest, InterimAnswersCarryHeaders) {
