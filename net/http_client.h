@@ -1,6 +1,7 @@
 // An asynchronous HTTP/1.1 client on Asio for the data plane between nodes: kept-alive connections, streamed bodies,
-// timeouts. No redirects, no authentication, no retries, but one: a request that a kept connection turns out to have
-// died under, before a byte of the answer, is sent again on a new one.
+// timeouts. No redirects, no authentication, and two things are tried again: a request that a kept connection turns out
+// to have died under, before a byte of the answer, on a new one; and a connection that is not there after 0.25 s, then
+// 0.5 s more and so on until the timeout, since the kernel would take a second to see that its first packet was lost.
 #pragma once
 
 #include <chrono>
