@@ -1,11 +1,10 @@
 // Whose turn it is among those who share something by bytes: first who is furthest behind.
 //
 // Idea: each member has a count of the bytes it was given, and the lowest goes first. A newcomer starts at the lowest
-// count of those who wait (or a little below), so that nobody can save up turns by staying away; one who comes back
-// keeps its count if that is higher, so that nobody gains by leaving either. Who has stayed away until the others
-// caught up is forgotten. One who pauses because it is still busy with what it was given has not stayed away: its count
-// stands. And one who was behind when it left has `credit` when it comes back, lest a short gap between two asks undoes
-// the count. Pure.
+// count of those who wait, so that nobody can save up turns by staying away; one who comes back keeps its count if that
+// is higher, so that nobody gains by leaving either. Who has stayed away until the others caught up is forgotten. One
+// who pauses because it is still busy with what it was given has not stayed away: its count stands. And one who was
+// behind when it left has `credit` when it comes back, lest a short gap between two asks undoes the count. Pure.
 #pragma once
 
 #include <algorithm>
@@ -23,14 +22,13 @@ class FairOrder {
   FairOrder() = default;
   explicit FairOrder(uint64_t credit_bytes) : credit_(credit_bytes) {}
 
-  // `key` waits for a turn from now on; it may already. One that is not known is `behind` bytes behind from the start.
-  void Enter(const std::string& key, uint64_t behind = 0) {
+  // `key` waits for a turn from now on; it may already.
+  void Enter(const std::string& key) {
     const auto [found, is_new] = members_.try_emplace(key, Member{clock_, State::kAway});
     Member& member = found->second;
     if (member.state == State::kWaiting) return;
     if (!is_new) SetOf(member.state).erase({member.served, key});
     if (member.state == State::kAway) member.served = std::max(member.served, forgotten());
-    if (is_new) member.served -= std::min(behind, member.served);
     member.state = State::kWaiting;
     waiting_.emplace(member.served, key);
   }

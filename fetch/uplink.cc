@@ -10,7 +10,6 @@ namespace {
 constexpr std::chrono::milliseconds kMeterSlot{100};
 constexpr std::chrono::milliseconds kFullAfter{200};
 constexpr uint64_t kFullPercent = 80;  // of the limit
-constexpr size_t kMostMet = 10'000;
 
 int64_t TickOf(Clock::time_point time) { return time.time_since_epoch() / kMeterSlot; }
 
@@ -78,7 +77,6 @@ void Uplink::Queue(Ticket ticket, Entry& entry, Clock::time_point now) {
   waiting.order.Enter(entry.function);
   FunctionQueue& function = waiting.functions.try_emplace(entry.function, options_.fair_memory_bytes).first->second;
   function.children[entry.child].queued.insert(ticket);
-  if (entry.priority != Priority::kDemand) Meet(function, entry.child);
   Place(function, entry.child);
 }
 
@@ -91,13 +89,6 @@ void Uplink::Unqueue(Ticket ticket, Entry& entry) {
   function.children.at(entry.child).queued.erase(ticket);
   Place(function, entry.child);
   if (function.order.empty()) waiting.order.Leave(entry.function);
-}
-
-void Uplink::Meet(FunctionQueue& function, const std::string& child) {
-  if (met_.size() >= kMostMet) met_.clear();
-  if (!met_.insert(child).second) return;
-  function.order.Enter(child, options_.newcomer_bytes);
-  hold_left_ = std::max<Clock::duration>(hold_left_, options_.held_for_newcomer);
 }
 
 void Uplink::Place(FunctionQueue& function, const std::string& child) {
@@ -164,7 +155,6 @@ void Uplink::Remove(Ticket ticket, Clock::time_point now) {
   ClassQueue& waiting = ClassOf(entry);
   tickets_.erase(found);
   if (--waiting.tickets == 0) waiting = {};  // who was behind in a time that is over
-  if (tickets_.empty()) met_.clear();        // and so is the link's queue
 }
 
 void Uplink::FindSlow(Clock::time_point now) {
@@ -200,8 +190,7 @@ void Uplink::CountHold(Clock::time_point now) {
   if (std::exchange(holding_, false)) {
     hold_left_ = std::max(hold_left_ - passed, Clock::duration::zero());
   } else {
-    const Clock::duration saved = hold_left_ + passed * options_.held_percent / 100;
-    hold_left_ = std::max(hold_left_, std::min<Clock::duration>(saved, options_.held_longest));
+    hold_left_ = std::min<Clock::duration>(hold_left_ + passed * options_.held_percent / 100, options_.held_longest);
   }
 }
 

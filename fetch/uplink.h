@@ -19,10 +19,6 @@
 // has of it goes meanwhile, and the link is all the other's. If that one's own link is the narrow one, holding back
 // does not help it: so nobody is held back for more than a part of the time, nor for one who is behind by so much that
 // it cannot be for a fault of sharing. Who is alone, or waits beside other functions, is not held back at all.
-//
-// A child that is new here finds the link's queue full of what the others were given, and TCP leaves it a twentieth of
-// the link for as long as that is so (docs/decisions/0009-newcomers-on-a-full-link.md). So it begins behind them, and
-// they are held back for it at once, until it has caught up or the queue must be empty.
 #pragma once
 
 #include <array>
@@ -32,7 +28,6 @@
 #include <set>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 #include "common/units.h"
@@ -57,8 +52,6 @@ struct UplinkOptions {
   uint64_t fair_memory_bytes = 2 * kMiB;  // what it was behind, at most, when it asks again after a pause
   int held_percent = 10;                  // of the time, at most, on average over
   std::chrono::milliseconds held_longest{200};
-  uint64_t newcomer_bytes = 384 * kKiB;  // a child that is new begins behind the others by this, and
-  std::chrono::milliseconds held_for_newcomer{400};
 };
 
 // Bytes over the last second. Externally synchronised.
@@ -174,8 +167,6 @@ class Uplink {
   // The same of prefetch or fill, with who is ahead held back, if that may be.
   Ticket FirstOfBulk(const ClassQueue& waiting);
   void CountHold(Clock::time_point now);
-  // A child that is new enters its function's order behind the others.
-  void Meet(FunctionQueue& function, const std::string& child);
   // The child's place in its function's order, after a change of what it has queued or out.
   static void Place(FunctionQueue& function, const std::string& child);
 
@@ -183,10 +174,9 @@ class Uplink {
   Ticket last_ticket_ = 0;
   std::unordered_map<Ticket, Entry> tickets_;
   std::array<ClassQueue, 3> classes_;
-  std::array<uint64_t, 2> wire_{};       // granted and not done, slow ones aside: demand, the rest
-  std::unordered_set<std::string> met_;  // children that are not new, of prefetch and fill
-  Timed grants_;                         // out and not slow, by the time of the grant
-  Timed begun_;                          // queued though begun, by the time since when
+  std::array<uint64_t, 2> wire_{};  // granted and not done, slow ones aside: demand, the rest
+  Timed grants_;                    // out and not slow, by the time of the grant
+  Timed begun_;                     // queued though begun, by the time since when
   TokenBucket limit_;
   TokenBucket fill_limit_;
   // For how long somebody may still be held back: goes down while that is so, and up while not.

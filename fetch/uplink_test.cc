@@ -3,8 +3,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -128,14 +126,14 @@ TEST_F(UplinkTest, FairInBytesNotInTurns) {
   EXPECT_NEAR(static_cast<double>(small), static_cast<double>(large), 128.0 * kKiB);
 }
 
-TEST_F(UplinkTest, NewcomersStartALittleBehindAndNobodySavesTurnsUp) {
+TEST_F(UplinkTest, NewcomersStartAtTheMinimumAndNobodySavesTurnsUp) {
   Uplink uplink;
   Add(uplink, "old", "f", Priority::kPrefetch, kGiB);
   Send(uplink, 1000);
   Add(uplink, "new", "f", Priority::kPrefetch, kGiB);
   auto sent = Send(uplink, 100);
-  EXPECT_LE(sent["new/f"], 54 * 64 * kKiB) << "six turns more, but none for what it did not ask for";
-  EXPECT_GE(sent["new/f"], 52 * 64 * kKiB);
+  EXPECT_LE(sent["new/f"], 51 * 64 * kKiB) << "it does not make up for what it did not ask for";
+  EXPECT_GE(sent["new/f"], 49 * 64 * kKiB);
 }
 
 TEST_F(UplinkTest, WhoComesBackKeepsItsCount) {
@@ -353,18 +351,16 @@ class SharedLink : public UplinkTest {
     uint64_t most_per_tick = UINT64_MAX;  // what its own link takes
     std::map<Ticket, uint64_t> out;       // bytes not yet sent
     uint64_t sent = 0;
-    bool asks = false;
   };
 
-  // `bytes_per_tick` is what the link takes in a millisecond. A child that is in `children` for the first time begins
-  // now.
+  // `bytes_per_tick` is what the link takes in a millisecond.
   void Run(Uplink& uplink, std::map<std::string, Child>& children, uint64_t bytes_per_tick, milliseconds time) {
+    std::map<Ticket, Child*> owners;
     for (auto& [name, child] : children) {
-      if (std::exchange(child.asks, true)) continue;
-      for (int i = 0; i < 2; ++i) owners_[Add(uplink, name, "f", Priority::kPrefetch, 1024 * kGiB, true)] = &child;
+      for (int i = 0; i < 2; ++i) owners[Add(uplink, name, "f", Priority::kPrefetch, 1024 * kGiB, true)] = &child;
     }
     for (const auto end = now_ + time; now_ < end; now_ += milliseconds(1)) {
-      while (const auto grant = Next(uplink)) owners_.at(grant->ticket)->out[grant->ticket] = grant->bytes;
+      while (const auto grant = Next(uplink)) owners.at(grant->ticket)->out[grant->ticket] = grant->bytes;
       uint64_t weights = 0;
       for (const auto& [name, child] : children) weights += child.out.size() * child.weight;
       uint64_t left = bytes_per_tick;
@@ -391,8 +387,6 @@ class SharedLink : public UplinkTest {
     }
     return child.sent - before;
   }
-
-  std::map<Ticket, Child*> owners_;
 };
 
 TEST_F(SharedLink, ChildrenGetTheSameThoughTcpPrefersOne) {
@@ -405,32 +399,19 @@ TEST_F(SharedLink, ChildrenGetTheSameThoughTcpPrefersOne) {
   EXPECT_GT(a + b, 115'000'000U) << "of 120: the link was not left idle";
 }
 
-TEST_F(SharedLink, ANewcomerHasTheLinkToItselfAtFirst) {
-  Uplink uplink;
-  std::map<std::string, Child> children{{"a", {.weight = 20}}, {"b", {.weight = 20}}};
-  Run(uplink, children, 12'000, milliseconds(5'000));
-  children["c"];
-  Run(uplink, children, 12'000, milliseconds(200));
-  EXPECT_GT(children["c"].sent, 800'000U) << "a third of 2.4 MB";
-  EXPECT_LT(children["c"].sent, 1'400'000U) << "and 384 KiB";
-  Run(uplink, children, 12'000, milliseconds(2'000));
-  const auto [a, b, c] = std::tuple(children["a"].sent, children["b"].sent, children["c"].sent);
-  EXPECT_GT(a + b + c, 84'000'000U) << "of 86.4";
-}
-
 // Nor does that go on once the one behind is 2 MiB behind.
 TEST_F(SharedLink, NobodyIsHeldBackForOneWhoDoesNotTakeItsTurn) {
   Uplink uplink;
   std::map<std::string, Child> children{{"a", {}}, {"b", {.most_per_tick = 0}}};
   Run(uplink, children, 12'000, milliseconds(1'000));
-  EXPECT_GT(children["a"].sent, 6'000'000U) << "of 12: at most 0.4 s at once";
+  EXPECT_GT(children["a"].sent, 8'000'000U) << "of 12: at most 0.2 s at once";
 }
 
 TEST_F(SharedLink, AChildWithANarrowLinkCostsTheOtherLittle) {
   Uplink uplink;
   std::map<std::string, Child> children{{"a", {}}, {"b", {.most_per_tick = 600}}};
   Run(uplink, children, 12'000, milliseconds(10'000));
-  EXPECT_GT(children["a"].sent, 102'500'000U) << "of 114: without 0.4 s, and every tenth second";
+  EXPECT_GT(children["a"].sent, 105'000'000U) << "of 114";
   EXPECT_GT(children["b"].sent, 5'500'000U) << "of 6 (in two passes a tick: at most 12)";
 }
 
